@@ -31,8 +31,16 @@ ELSEWHERE = {
     "REDIS_SENTINEL_PASSWORD": "`redis.sentinelPasswordKey`",
     "REDIS_CA_FILE": "`redis.ca`",
     "REDIS_SENTINEL_CA_FILE": "`redis.sentinelCa`",
+    "REDIS_CLIENT_CERT_FILE": "`redis.clientCertificate`",
+    "REDIS_CLIENT_KEY_FILE": "`redis.clientCertificate`",
+    "REDIS_SENTINEL_CLIENT_CERT_FILE": "`redis.sentinelClientCertificate`",
+    "REDIS_SENTINEL_CLIENT_KEY_FILE": "`redis.sentinelClientCertificate`",
     "DATABASE_URL": "`database.url`, `database.existingSecret`",
+    "DATABASE_PASSWORD": "`database.passwordKey`",
     "DATABASE_CA_FILE": "`database.ca`",
+    "DATABASE_CLIENT_CERT_FILE": "`database.clientCertificate`",
+    "DATABASE_CLIENT_KEY_FILE": "`database.clientCertificate`",
+    "DATABASE_MIGRATE_URL": "`database.migrateUrlKey`",
     "MIGRATE": "`migration.mode`",
     "JWT_SECRET": "`auth.secret`, `auth.existingSecret`",
     "JWT_PUBLIC_KEY": "`auth.publicKey`, `auth.existingSecret`",
@@ -52,6 +60,7 @@ ELSEWHERE = {
 CHOICES = {
     "HEALTH_DETAILS": ["status", "components", "all"],
     "LOG_FORMAT": ["auto", "json", "pretty"],
+    "DATABASE_POOLER": ["off", "transaction"],
     "JWT_ALGORITHM": "HS256 HS384 HS512 RS256 RS384 RS512 PS256 PS384 PS512 ES256 ES384 EdDSA".split(),
 }
 

@@ -16,10 +16,13 @@ mod parse;
 mod redis_prefix;
 mod redis_url;
 mod secret;
+mod secret_source;
+mod servers;
 pub mod settings;
 mod source;
 #[cfg(test)]
 mod tests;
+mod tls_files;
 mod urls;
 mod values;
 mod webhooks;
@@ -36,10 +39,13 @@ pub use parse::flag_of;
 pub use redis_prefix::RedisPrefix;
 pub use redis_url::{HostPort, RedisForm, RedisLogin, RedisPasswords, RedisServers, SentinelServers};
 pub use secret::Secret;
+pub use secret_source::{SecretFile, SecretSource};
+pub use servers::{PostgresConfig, RedisConfig, RedisSource};
 pub use source::{ConfigFault, ConfigFaults, Lookup, Sources, duration_within};
+pub use tls_files::{ClientCertificate, TlsFiles, TlsMaterial};
 pub use urls::{is_tls_optional, read_postgres_url};
 pub use values::{
     AuthConfig, AuthKey, Config, ConsoleConfig, HealthDetails, JwksConfig, Limits, LogConfig, LogFormat, RateLimit,
-    RedisConfig, StoreBackend, StoreConfig, Timing,
+    StoreBackend, StoreConfig, Timing,
 };
 pub use webhooks::{NotificationConfig, PersonaConfig, WebhookConfig, WebhookTarget};

@@ -18,6 +18,7 @@ pub mod broker;
 pub mod chat;
 pub mod cli;
 pub mod config;
+pub mod credentials;
 pub mod degrade;
 pub mod dialect;
 #[cfg(feature = "faults")]

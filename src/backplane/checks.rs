@@ -16,6 +16,7 @@ use super::{
     lossy::Lossy,
     needs,
     neighbours::Listening,
+    scripts::{LIMIT, SCRIPTS},
     shards::Shard,
     sharing::{self, Neighbours, Sharing},
 };
@@ -28,6 +29,9 @@ use crate::{
 pub(super) const REPLY_TIMEOUT: Duration = Duration::from_secs(2);
 /// Maximum difference between two clocks before it is reported.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(1);
+
+/// The window of the budget that a check takes a share of.
+const WINDOW: Duration = Duration::from_secs(10);
 
 /// Number of SCAN commands that look for values of another type, and of keys that each one looks at.
 const SCANS: usize = 10;
@@ -51,16 +55,26 @@ pub(super) fn silent() -> Finding {
     Finding::new(Fault::RedisSilent, format!("no reply within {} s", REPLY_TIMEOUT.as_secs()))
 }
 
-/// Writes a key through a script and through plain commands on each server, as a node does.
+/// Writes a key through scripts and through plain commands on each server, as a node does. Every script of a node is loaded,
+/// because servers that are no Redis may know another Lua.
 pub(super) async fn check_writes(keys: &Keys, channels: Channels, connection: &mut Connection) -> Checked<()> {
     needs::check(keys, channels, connection).await.map_err(|error| fault::link_finding(&error))?;
     let ((shards, _), mut script) = (connection.represent(0), String::new());
     for mut server in connection.servers() {
-        let load = redis::cmd("SCRIPT").arg("LOAD").arg("return redis.call('SET', KEYS[1], '1')").take();
-        script = ask(&mut server, load).await?;
+        let load = |source: &str| redis::cmd("SCRIPT").arg("LOAD").arg(source).take();
+        script = ask(&mut server, load("return redis.call('SET', KEYS[1], '1')")).await?;
+        for script in SCRIPTS {
+            ask::<String>(&mut server, load(script.source())).await?;
+        }
     }
     for shard in shards {
-        let [key, ..] = keys.checks(shard, &Uuid::new_v4().simple().to_string());
+        let [key, budget, ..] = keys.checks(shard, &Uuid::new_v4().simple().to_string());
+        let mut share = redis::pipe();
+        LIMIT.call(&mut share, &budget).arg(1).arg(u64::try_from(WINDOW.as_micros()).unwrap_or(u64::MAX)).arg(1);
+        if let Some(share) = share.cmd_iter().next() {
+            ask::<i64>(connection, share.clone()).await?;
+            ask::<()>(connection, redis::cmd("DEL").arg(&budget).take()).await?;
+        }
         ask::<()>(connection, redis::cmd("EVALSHA").arg(&script).arg(1).arg(&key).take()).await?;
         ask::<()>(connection, redis::cmd("EXPIRE").arg(&key).arg(10).take()).await?;
         ask::<()>(connection, redis::cmd("DEL").arg(&key).take()).await?;

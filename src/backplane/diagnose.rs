@@ -1,7 +1,7 @@
 //! Diagnoses a Redis server for `switchboard check`: runs the operations that a node needs and reports those that fail.
 
-use futures_util::{StreamExt, future::try_join_all};
-use redis::{Client, RedisError};
+use futures_util::StreamExt;
+use redis::{AsyncConnectionConfig, Client, RedisError};
 use tokio::time::timeout;
 use uuid::Uuid;
 
@@ -13,8 +13,6 @@ use super::{
     info::Info,
     keys::Keys,
     link::NODE_CONNECTIONS,
-    link_error::LinkError,
-    plain_text,
     server_mode::ServerMode,
     shards::{Layout, Shard},
     target::Target,
@@ -41,22 +39,17 @@ pub async fn diagnose(config: &RedisConfig, deployment: Option<DeploymentId>, cl
         return diagnose_cluster::diagnose(config, found, own, clock).await;
     }
     let keys = Keys::new(&config.prefix, Layout::Single);
-    let client = match target.client().await {
-        Ok((client, _)) => client,
+    // The client has the login that the server took.
+    let config = AsyncConnectionConfig::new();
+    let connecting = async { Ok((target.connect(&config).await?.0, target.client().await?)) };
+    let (mut connection, client) = match connecting.await {
+        Ok(connected) => connected,
         Err(error) => {
-            let findings = std::iter::once(fault::link_finding(&error)).chain(target.warning()).collect();
+            let finding = of_primary(&target, fault::link_finding(&error));
+            let findings = std::iter::once(finding).chain(target.warning()).collect();
             return Diagnosis { state: String::new(), findings };
         }
     };
-    let connected = timeout(REPLY_TIMEOUT, client.get_multiplexed_async_connection()).await;
-    let mut connection =
-        match connected.map_err(|_| LinkError::Timeout).and_then(|tried| tried.map_err(LinkError::from)) {
-            Ok(connection) => connection,
-            Err(error) => {
-                let finding = fault::link_finding(&plain_text::explain(&client, error).await);
-                return of_primary(&target, finding).into();
-            }
-        };
     if let Some(mode) = timeout(REPLY_TIMEOUT, ServerMode::unfit(&mut connection)).await.unwrap_or_default() {
         return mode.finding().into();
     }
@@ -117,8 +110,9 @@ async fn check_pubsub(channels: Channels, client: &Client, connection: &mut Conn
 
 /// Opens as many connections at the same time as a node may need, beside the one of the check.
 async fn check_room(client: &Client) -> Checked<()> {
-    let all = (0..NODE_CONNECTIONS).map(|_| client.get_multiplexed_async_connection());
-    await_reply(try_join_all(all)).await.map(drop).map_err(|finding| Finding {
+    let count = u32::try_from(NODE_CONNECTIONS).unwrap_or(u32::MAX);
+    let pool = bb8::Pool::builder().max_size(count).min_idle(count).retry_connection(false);
+    await_reply(pool.build(client.clone())).await.map(drop).map_err(|finding| Finding {
         detail: format!("{}; a node needs up to {NODE_CONNECTIONS} connections", finding.detail),
         ..finding
     })

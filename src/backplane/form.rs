@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use redis::AsyncConnectionConfig;
 use tokio::time::timeout;
 
 use super::{server_mode::ServerMode, target::Target, types::StartError};
@@ -14,7 +15,7 @@ const LOOK: Duration = Duration::from_millis(1_500);
 /// Looks at the servers.
 ///
 /// # Errors
-/// The form does not fit; the message names the one that would. Or a CA file is bad.
+/// The form does not fit; the message names the one that would. Or a file of TLS is bad.
 pub async fn check_form(config: &RedisConfig) -> Result<(), StartError> {
     let target = Target::new(config)?;
     let look = async {
@@ -25,8 +26,7 @@ pub async fn check_form(config: &RedisConfig) -> Result<(), StartError> {
         if target.cluster().is_some() {
             return None;
         }
-        let (client, _) = target.client().await.ok()?;
-        let mut connection = client.get_multiplexed_async_connection().await.ok()?;
+        let (mut connection, _) = target.connect(&AsyncConnectionConfig::new()).await.ok()?;
         ServerMode::unfit(&mut connection).await.map(ServerMode::finding)
     };
     match timeout(LOOK, look).await {

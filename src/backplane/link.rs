@@ -24,7 +24,6 @@ use super::{
     keys::Keys,
     link_error::{LinkError, Refusal},
     ops::{Op, Ops},
-    plain_text,
     query_pool::QueryPool,
     replies::Replies,
     scan::ScanCursor,
@@ -119,16 +118,9 @@ impl Link {
             let all = futures_util::future::try_join_all(all).await?;
             return Ok(all.into_iter().map(Connection::Cluster).collect());
         }
-        let (client, _) = target.client().await?;
-        let all = (0..CONNECTIONS).map(|_| client.get_multiplexed_async_connection_with_config(&config));
-        match futures_util::future::try_join_all(all).await {
-            Ok(mut connections) => {
-                // All of them lead to the same server.
-                target.check_role(connections.first_mut().ok_or(LinkError::Down)?).await?;
-                Ok(connections.into_iter().map(Connection::Single).collect())
-            }
-            Err(error) => Err(plain_text::explain(&client, error.into()).await),
-        }
+        let mut connections = target.connect_several(CONNECTIONS, &config).await?;
+        target.check_role(connections.first_mut().ok_or(LinkError::Down)?).await?;
+        Ok(connections.into_iter().map(Connection::Single).collect())
     }
 
     /// Opens the link: calls use these connections.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use bb8::{ManageConnection, Pool, PooledConnection, RunError};
-use redis::Client;
+use redis::AsyncConnectionConfig;
 
 use super::{connection::Connection, link_error::LinkError, target::Target};
 
@@ -51,8 +51,8 @@ impl ManageConnection for Queries {
     type Error = LinkError;
 
     async fn connect(&self) -> Result<QueryConnection, LinkError> {
-        let (client, route): (Client, u64) = self.0.client().await?;
-        Ok(QueryConnection { connection: client.get_multiplexed_async_connection().await?.into(), route })
+        let (connection, route) = self.0.connect(&AsyncConnectionConfig::new()).await?;
+        Ok(QueryConnection { connection: connection.into(), route })
     }
 
     async fn is_valid(&self, lent: &mut QueryConnection) -> Result<(), LinkError> {

@@ -12,7 +12,6 @@ use super::{
     connector::{Connector, Place},
     fault,
     link_error::{LinkError, Refusal},
-    plain_text,
 };
 use crate::{
     config::HostPort,
@@ -48,7 +47,6 @@ pub(super) async fn connect(
     place: &Place,
     changes: watch::Sender<u64>,
 ) -> Result<MultiplexedConnection, LinkError> {
-    let client = connector.client(place)?;
     let push = move |info: PushInfo| -> Result<(), redis::aio::SendError> {
         if info.kind == PushKind::Message {
             changes.send_modify(|count| *count += 1);
@@ -59,12 +57,7 @@ pub(super) async fn connect(
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(ANSWER_TIMEOUT))
         .set_push_sender(push);
-    let connect = client.get_multiplexed_async_connection_with_config(&config);
-    let connected = timeout(CONNECT_TIMEOUT + ANSWER_TIMEOUT, connect).await.map_err(|_| LinkError::Timeout);
-    let mut connection = match connected.and_then(|tried| tried.map_err(LinkError::from)) {
-        Ok(connection) => connection,
-        Err(error) => return Err(plain_text::explain(&client, error).await),
-    };
+    let mut connection = connector.connect(place, &config).await?;
     // A server that is no sentinel would take the subscription.
     if let Err(error) = connection.subscribe(CHANGED).await {
         tracing::debug!(%place, %error, "a sentinel lets nobody listen for changes; it is only asked");

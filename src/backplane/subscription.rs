@@ -48,9 +48,8 @@ impl Subscription {
         push: impl Fn(PushInfo) -> Result<(), SendError> + Send + Sync + 'static,
     ) -> Result<Self, LinkError> {
         let Some(cluster) = target.cluster() else {
-            let (client, _) = target.client().await?;
-            let config = config.set_push_sender(push);
-            return Ok(Self::Single(client.get_multiplexed_async_connection_with_config(&config).await?));
+            let (connection, _) = target.connect(&config.set_push_sender(push)).await?;
+            return Ok(Self::Single(connection));
         };
         Self::of_cluster(cluster, config, push).await
     }

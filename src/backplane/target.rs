@@ -9,8 +9,8 @@ use std::{
     time::Duration,
 };
 
-use futures_util::FutureExt;
-use redis::{Client, Value, aio::MultiplexedConnection};
+use futures_util::{FutureExt, future::try_join_all};
+use redis::{AsyncConnectionConfig, Client, Value, aio::MultiplexedConnection};
 use tokio::{sync::watch, time::timeout};
 
 use super::{
@@ -50,22 +50,20 @@ impl Target {
     /// The target of `config`. Makes no connection.
     ///
     /// # Errors
-    /// A CA file is bad.
+    /// A file of TLS is bad.
     pub(super) fn new(config: &RedisConfig) -> Result<Arc<Self>, StartError> {
         let servers = &config.servers;
         let tls_at_sentinels = matches!(&servers.form, RedisForm::Sentinel(sentinels) if sentinels.tls);
-        if let (Some(path), false) = (&config.ca_file, servers.tls || tls_at_sentinels) {
-            return Err(StartError::BadCa { path: path.clone(), reason: "REDIS_URL asks for no TLS".to_owned() });
+        if let (Some(path), false) = (&config.tls.ca, servers.tls || tls_at_sentinels) {
+            return Err(StartError::BadTls(format!("{}: REDIS_URL asks for no TLS", path.display())));
         }
-        let connector = Connector::new(&servers.login, servers.database, servers.tls, config.ca_file.as_deref())?;
+        let connector = Connector::new(config, false)?;
         let mut cluster = None;
         let (route, sentinels) = match &servers.form {
             RedisForm::Server(address) => (Route::to(Place::Host(address.clone())), None),
             RedisForm::Socket(path) => (Route::to(Place::Socket(path.clone())), None),
             RedisForm::Sentinel(sentinels) => {
-                let ca_file = config.sentinel_ca_file.as_deref();
-                let connector = Connector::new(&sentinels.login, 0, sentinels.tls, ca_file)?;
-                (Route::default(), Some(Sentinels::new(sentinels, connector)))
+                (Route::default(), Some(Sentinels::new(sentinels, Connector::new(config, true)?)))
             }
             RedisForm::Cluster(seeds) => {
                 cluster = Some(Arc::new(Cluster::new(seeds.clone(), connector.clone(), servers.tls)));
@@ -119,17 +117,42 @@ impl Target {
         let _known = timeout(FIRST_ADDRESS, routes.wait_for(|route| route.place.is_some())).await;
     }
 
-    /// A client of the server, and the number of the route to it. Waits a moment for a first address.
-    pub(super) async fn client(&self) -> Result<(Client, u64), LinkError> {
+    /// The place of the server, and the number of the route to it. Waits a moment for a first address.
+    async fn place(&self) -> Result<(Place, u64), LinkError> {
         self.found().await;
         let route = self.route();
         match route.place {
-            Some(place) => Ok((self.connector.client(&place)?, route.number)),
+            Some(place) => Ok((place, route.number)),
             None => Err(self
                 .sentinels
                 .as_ref()
                 .map_or(LinkError::Down, |found| LinkError::NoPrimary(found.unfound().into()))),
         }
+    }
+
+    /// A client of the server.
+    pub(super) async fn client(&self) -> Result<Client, LinkError> {
+        let (place, _) = self.place().await?;
+        Ok(self.connector.client(&place)?)
+    }
+
+    /// Connects to the server. Returns also the number of the route to it.
+    pub(super) async fn connect(
+        &self,
+        config: &AsyncConnectionConfig,
+    ) -> Result<(MultiplexedConnection, u64), LinkError> {
+        let (place, number) = self.place().await?;
+        Ok((self.connector.connect(&place, config).await?, number))
+    }
+
+    /// Makes several connections, all of them to the same server.
+    pub(super) async fn connect_several(
+        &self,
+        count: usize,
+        config: &AsyncConnectionConfig,
+    ) -> Result<Vec<MultiplexedConnection>, LinkError> {
+        let (place, _) = self.place().await?;
+        try_join_all((0..count).map(|_| self.connector.connect(&place, config))).await
     }
 
     /// Asks a server for its role, unless its address is fixed: sentinels may name one that is not the primary any more.
@@ -214,17 +237,11 @@ pub(super) fn spawn(target: Arc<Target>, reports: (Arc<Degrade>, Arc<Metrics>), 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::{RedisPasswords, RedisPrefix, RedisServers};
+    use crate::config::TlsFiles;
 
     fn target(url: &str, ca: Option<&str>) -> Result<Arc<Target>, StartError> {
-        let servers = RedisServers::parse(url, &RedisPasswords::default()).unwrap();
-        let ca_file = ca.map(Into::into);
-        Target::new(&RedisConfig {
-            servers,
-            sentinel_ca_file: ca_file.clone(),
-            ca_file,
-            prefix: RedisPrefix::default(),
-        })
+        let tls = TlsFiles { ca: ca.map(Into::into), client: None };
+        Target::new(&RedisConfig { sentinel_tls: tls.clone(), tls, ..RedisConfig::at(url).unwrap() })
     }
 
     #[tokio::test]
@@ -234,7 +251,7 @@ mod tests {
         for path in ["/nowhere/ca.pem", file.path().to_str().unwrap()] {
             for url in ["rediss://localhost", "rediss+sentinel://localhost?sentinel_master_name=m", "redis://localhost"]
             {
-                assert!(matches!(target(url, Some(path)), Err(StartError::BadCa { .. })), "{url}");
+                assert!(matches!(target(url, Some(path)), Err(StartError::BadTls(_))), "{url}");
             }
         }
     }
@@ -242,7 +259,7 @@ mod tests {
     #[tokio::test]
     async fn a_fixed_address_is_known_at_once() {
         let fixed = target("redis://:p@[::1]:7/2", None).unwrap();
-        let (client, route) = fixed.client().await.unwrap();
+        let (client, (_, route)) = (fixed.client().await.unwrap(), fixed.place().await.unwrap());
         let info = client.get_connection_info();
         assert_eq!((info.addr().to_string(), info.redis_settings().db(), route), ("::1:7".to_owned(), 2, 1));
         assert_eq!(fixed.status().primary.as_deref(), Some("[::1]:7"));

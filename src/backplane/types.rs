@@ -1,7 +1,6 @@
 //! Inputs and outputs of the backplane: values without behaviour, on which its other files build.
 
 use std::{
-    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -19,14 +18,9 @@ pub enum StartError {
     /// REDIS_URL has another form than the servers need.
     #[error("{0}")]
     WrongForm(String),
-    /// The file with certificates can't be used.
-    #[error("the CA file {} for Redis can't be used: {reason}", path.display())]
-    BadCa {
-        /// The file.
-        path: PathBuf,
-        /// The reason.
-        reason: String,
-    },
+    /// A file with certificates can't be used.
+    #[error("the certificates for Redis can't be used: {0}")]
+    BadTls(String),
 }
 
 /// Where Redis is, for the health report.

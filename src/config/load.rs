@@ -1,9 +1,6 @@
 //! Reads the [`Config`] from its sources.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+use std::path::Path;
 
 use jsonwebtoken::{Algorithm, AlgorithmFamily, DecodingKey};
 
@@ -15,14 +12,16 @@ use super::{
     origins::AllowedOrigins,
     parse,
     redis_prefix::RedisPrefix,
-    redis_url::{RedisPasswords, RedisServers},
+    redis_url::{RedisForm, RedisPasswords, RedisServers},
     secret::{Secret, check_secret_length},
+    secret_source::SecretSource,
+    servers::{PostgresConfig, RedisConfig, RedisSource},
     settings::{self as set, Setting},
     source::{ConfigFaults, Reader, Sources},
+    tls_files::{TlsFiles, read_tls},
     urls,
     values::{
-        AuthConfig, AuthKey, Config, HealthDetails, JwksConfig, LogConfig, LogFormat, RedisConfig, StoreBackend,
-        StoreConfig, Timing,
+        AuthConfig, AuthKey, Config, HealthDetails, JwksConfig, LogConfig, LogFormat, StoreBackend, StoreConfig, Timing,
     },
     webhooks::{read_persona_ids, read_webhooks},
 };
@@ -161,17 +160,32 @@ fn read_redis(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<RedisC
         note_ignored(reader, &set::REDIS_URL, notes);
         return None;
     }
-    let mut password = |setting| reader.text(setting).map(Secret::new);
-    let passwords =
-        RedisPasswords { server: password(&set::REDIS_PASSWORD), sentinel: password(&set::REDIS_SENTINEL_PASSWORD) };
+    let (password, sentinel_password) =
+        (reader.secret(&set::REDIS_PASSWORD), reader.secret(&set::REDIS_SENTINEL_PASSWORD));
+    let value = |source: &Option<SecretSource>| source.as_ref().map(|source| source.value().clone());
+    let passwords = RedisPasswords { server: value(&password), sentinel: value(&sentinel_password) };
     let servers = reader.read(&set::REDIS_URL, |text| RedisServers::parse(text, &passwords));
     if !reader.given(&set::REDIS_URL) {
         reader.missing(&set::REDIS_URL);
     }
-    let ca_file = read_ca(reader, &set::REDIS_CA_FILE);
-    let sentinel_ca_file = read_ca(reader, &set::REDIS_SENTINEL_CA_FILE).or_else(|| ca_file.clone());
+    let tls = read_tls(reader, &set::REDIS_CA_FILE, &set::REDIS_CLIENT_CERT_FILE, &set::REDIS_CLIENT_KEY_FILE);
+    let certificate = (&set::REDIS_SENTINEL_CLIENT_CERT_FILE, &set::REDIS_SENTINEL_CLIENT_KEY_FILE);
+    let own = read_tls(reader, &set::REDIS_SENTINEL_CA_FILE, certificate.0, certificate.1);
+    let sentinel_tls =
+        TlsFiles { ca: own.ca.or_else(|| tls.ca.clone()), client: own.client.or_else(|| tls.client.clone()) };
+    if let Some(servers) = &servers {
+        let at_sentinels = matches!(&servers.form, RedisForm::Sentinel(sentinels) if sentinels.tls);
+        for (setting, uses_tls) in
+            [(&set::REDIS_CLIENT_CERT_FILE, servers.tls || at_sentinels), (certificate.0, at_sentinels)]
+        {
+            if reader.given(setting) && !uses_tls {
+                reader.fault(setting.name, "is set, but REDIS_URL asks for no TLS there");
+            }
+        }
+    }
     let prefix = reader.read(&set::REDIS_PREFIX, RedisPrefix::parse).unwrap_or_default();
-    servers.map(|servers| RedisConfig { servers, ca_file, sentinel_ca_file, prefix })
+    let source = RedisSource { url: reader.secret(&set::REDIS_URL)?, password, sentinel_password };
+    Some(RedisConfig { servers: servers?, source, tls, sentinel_tls, prefix })
 }
 
 fn note_ignored(reader: &mut Reader<'_>, setting: &Setting, notes: &mut Vec<String>) {
@@ -180,22 +194,34 @@ fn note_ignored(reader: &mut Reader<'_>, setting: &Setting, notes: &mut Vec<Stri
     }
 }
 
-fn read_ca(reader: &mut Reader<'_>, setting: &Setting) -> Option<PathBuf> {
-    reader.read(setting, |text| match fs::read_to_string(text) {
-        Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => Ok(PathBuf::from(text)),
-        Ok(_) => Err("names a file that holds no PEM certificate".to_owned()),
-        Err(_) => Err("names a file that can't be read".to_owned()),
-    })
+fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
+    let postgres = read_postgres(reader);
+    read_store_with(reader, postgres.map(|postgres| StoreBackend::Postgres(Box::new(postgres))))
 }
 
-fn read_store(reader: &mut Reader<'_>) -> Option<StoreConfig> {
-    let url = reader.read(&set::DATABASE_URL, |text| urls::read_postgres_url(text).map(|_| Secret::new(text)));
+fn read_postgres(reader: &mut Reader<'_>) -> Option<PostgresConfig> {
+    let config = reader.read(&set::DATABASE_URL, urls::read_postgres_url);
+    let url = reader.secret(&set::DATABASE_URL);
     if !reader.given(&set::DATABASE_URL) {
         reader.missing(&set::DATABASE_URL);
     }
-    let ca_file = read_ca(reader, &set::DATABASE_CA_FILE);
-    let backend = url.map(|url| StoreBackend::Postgres { url, ca_file });
-    read_store_with(reader, backend)
+    let password = reader.secret(&set::DATABASE_PASSWORD);
+    if password.is_some() && config.as_ref().is_some_and(|config| config.get_password().is_some()) {
+        reader.fault(set::DATABASE_PASSWORD.name, "is set, and DATABASE_URL has a password too: give only one");
+    }
+    let migrate = reader.read(&set::DATABASE_MIGRATE_URL, urls::read_postgres_url);
+    let migrate_url = reader.secret(&set::DATABASE_MIGRATE_URL).filter(|_| migrate.is_some());
+    let certificate = (&set::DATABASE_CLIENT_CERT_FILE, &set::DATABASE_CLIENT_KEY_FILE);
+    let tls = read_tls(reader, &set::DATABASE_CA_FILE, certificate.0, certificate.1);
+    if tls.client.is_some() && config.as_ref().is_some_and(urls::is_without_tls) {
+        reader.fault(certificate.0.name, "is set, but DATABASE_URL has sslmode=disable");
+    }
+    let pooled = reader.read(&set::DATABASE_POOLER, |text| match text {
+        "off" => Ok(false),
+        "transaction" => Ok(true),
+        _ => Err("must be off or transaction; a pooler in session mode needs no setting".to_owned()),
+    });
+    Some(PostgresConfig { url: url.filter(|_| config.is_some())?, password, migrate_url, tls, pooled: pooled? })
 }
 
 fn read_dev_store(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<StoreConfig> {

@@ -215,6 +215,14 @@ settings! {
         "File with certificates (PEM) to trust for Redis instead of the system's.";
     REDIS_SENTINEL_CA_FILE = Redis, Kind::Text("file"), "",
         "File with certificates (PEM) to trust for the sentinels; by default REDIS_CA_FILE.";
+    REDIS_CLIENT_CERT_FILE = Redis, Kind::Text("file"), "",
+        "File with the certificate (PEM) that the node shows to Redis, and the certificates up to its CA. Read again when it is replaced.";
+    REDIS_CLIENT_KEY_FILE = Redis, Kind::Text("file"), "",
+        "File with the private key (PEM, without a password) of REDIS_CLIENT_CERT_FILE.";
+    REDIS_SENTINEL_CLIENT_CERT_FILE = Redis, Kind::Text("file"), "",
+        "The same for the sentinels; by default REDIS_CLIENT_CERT_FILE.";
+    REDIS_SENTINEL_CLIENT_KEY_FILE = Redis, Kind::Text("file"), "",
+        "File with the private key of REDIS_SENTINEL_CLIENT_CERT_FILE.";
     REDIS_PREFIX = Redis, Kind::Text("name"), "",
         "A name before every key in Redis: with staging, ws:nodes is staging:ws:nodes. Deployments with databases of their own need different ones if they share a database number of one Redis; nodes of one deployment need the same one.";
     CACHE_TTL = Redis, Kind::Duration(SECOND, 7 * DAY), "600s",
@@ -224,8 +232,18 @@ settings! {
 
     DATABASE_URL = Store, Kind::Text("URL"), "",
         "URL of PostgreSQL, as psql takes it: postgres://user:password@host:port/database?sslmode=verify-full. Several hosts are separated by commas, each with its port (host:port,host:port, or ?host=one,two&port=5432,5433): the first that takes writes is used, also after a failover, because target_session_attrs is then read-write unless the URL says any. ?host=/folder names a Unix socket. In a password, write @ as %40 and % as %25. Required by serve, not used by dev.", secret();
+    DATABASE_PASSWORD = Store, Kind::Text("password"), "",
+        "Password for PostgreSQL, if DATABASE_URL has none; as it is, without % codes.", secret();
     DATABASE_CA_FILE = Store, Kind::Text("file"), "",
         "File with certificates (PEM) to trust for PostgreSQL instead of the system's. With it, TLS is required, unless DATABASE_URL has sslmode=disable.";
+    DATABASE_CLIENT_CERT_FILE = Store, Kind::Text("file"), "",
+        "File with the certificate (PEM) that the node shows to PostgreSQL, and the certificates up to its CA. With it, TLS is required. Read again when it is replaced.";
+    DATABASE_CLIENT_KEY_FILE = Store, Kind::Text("file"), "",
+        "File with the private key (PEM, without a password) of DATABASE_CLIENT_CERT_FILE.";
+    DATABASE_POOLER = Store, Kind::Text("off or transaction"), "off",
+        "transaction: DATABASE_URL leads to a pooler that lends connections by the transaction (PgBouncer: pool_mode = transaction). A pooler in session mode needs no setting.";
+    DATABASE_MIGRATE_URL = Store, Kind::Text("URL"), "",
+        "URL of PostgreSQL for migrations; by default DATABASE_URL. Through a pooler that lends connections by the transaction no migration is applied, so this URL must lead to PostgreSQL itself. Its role may be another one, which owns the tables.", secret();
     DATABASE_POOL_SIZE = Store, Kind::Count("connections", 7, 1_000), "11",
         "Number of PostgreSQL connections of this node; each writer lane has one more. They are shared out to pools (docs/operations/scaling.md), so that no class of calls takes the connections of another.";
     DATABASE_START_TIMEOUT = Store, Kind::Duration(SECOND, 7 * DAY), "10m",

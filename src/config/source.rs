@@ -5,11 +5,10 @@ use std::{collections::BTreeMap, ffi::OsString, fmt, fs, path::Path, time::Durat
 
 use super::{
     dotenv, parse,
+    secret::Secret,
+    secret_source::{SecretSource, read_secret},
     settings::{Kind, Setting},
 };
-
-/// Maximum length of a file with a secret, in bytes.
-const MAX_SECRET_FILE: u64 = 64 * 1_024;
 
 /// Looks up an environment variable.
 pub type Lookup = Box<dyn Fn(&str) -> Option<OsString> + Send + Sync>;
@@ -89,6 +88,8 @@ pub(super) struct Found {
     pub(super) name: String,
     pub(super) value: String,
     pub(super) place: Place,
+    /// The file that holds it, if it is a secret in a file.
+    pub(super) file: Option<String>,
 }
 
 /// Reads settings and collects their faults.
@@ -165,6 +166,15 @@ impl<'a> Reader<'a> {
         self.read(setting, |text| Ok(text.to_owned()))
     }
 
+    /// Reads a secret, with the file that it comes from.
+    pub(super) fn secret(&mut self, setting: &Setting) -> Option<SecretSource> {
+        let found = self.find(setting)?;
+        Some(match found.file {
+            Some(path) => SecretSource::of_file(Secret::new(found.value), found.name, path.into()),
+            None => SecretSource::fixed(found.value),
+        })
+    }
+
     /// Reads `true` or `false`.
     pub(super) fn switch(&mut self, setting: &Setting) -> bool {
         self.read(setting, parse::switch).unwrap_or_default()
@@ -222,9 +232,9 @@ impl<'a> Reader<'a> {
                 self.fault(name, format!("and {} are both given; give only one", setting.name));
                 None
             }
-            (Some(value), None) => Some(Found { name: setting.name.to_owned(), value, place }),
+            (Some(value), None) => Some(Found { name: setting.name.to_owned(), value, place, file: None }),
             (None, Some((name, path))) => match read_secret(Path::new(&path)) {
-                Ok(value) => Some(Found { name, value, place }),
+                Ok(value) => Some(Found { name, value, place, file: Some(path) }),
                 Err(message) => {
                     self.fault(name, message);
                     None
@@ -234,7 +244,7 @@ impl<'a> Reader<'a> {
                 let value = self.value(source, alias.name)?;
                 let plain = value.bytes().all(|b| b.is_ascii_digit());
                 let unit = if plain { alias.plain_unit } else { "" };
-                Some(Found { name: alias.name.to_owned(), value: value + unit, place })
+                Some(Found { name: alias.name.to_owned(), value: value + unit, place, file: None })
             }),
         }
     }
@@ -248,19 +258,6 @@ impl<'a> Reader<'a> {
                 None
             }
         }
-    }
-}
-
-/// Reads a secret from a file and trims white space.
-fn read_secret(path: &Path) -> Result<String, &'static str> {
-    let size = fs::metadata(path).map_err(|_| "names a file that can't be read")?.len();
-    if size > MAX_SECRET_FILE {
-        return Err("names a file that is too large");
-    }
-    let text = fs::read_to_string(path).map_err(|_| "names a file that can't be read as text")?;
-    match text.trim() {
-        "" => Err("names an empty file"),
-        text => Ok(text.to_owned()),
     }
 }
 

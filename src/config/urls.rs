@@ -131,11 +131,17 @@ pub fn is_tls_optional(config: &Config) -> bool {
     config.get_ssl_mode() == SslMode::Prefer
 }
 
+/// True if connections never use TLS.
+pub(super) fn is_without_tls(config: &Config) -> bool {
+    config.get_ssl_mode() == SslMode::Disable
+}
+
 fn check_parameter(name: &str) -> Result<(), String> {
     match name {
         name if PARAMETERS.contains(&name) => Ok(()),
         "sslrootcert" => Err("has the parameter sslrootcert: set DATABASE_CA_FILE instead".to_owned()),
-        "sslcert" | "sslkey" => Err(format!("has the parameter {name}: client certificates are not supported")),
+        "sslcert" => Err("has the parameter sslcert: set DATABASE_CLIENT_CERT_FILE instead".to_owned()),
+        "sslkey" => Err("has the parameter sslkey: set DATABASE_CLIENT_KEY_FILE instead".to_owned()),
         name if name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') => {
             Err(format!("has the parameter {name}, which is not supported: remove it"))
         }
@@ -190,6 +196,8 @@ mod tests {
             ("postgres:///chat", "must have a host"),
             ("postgres://bob:secret@x@db/chat", "%40"),
             ("postgres://db/chat?sslrootcert=/ca.pem", "DATABASE_CA_FILE"),
+            ("postgres://db/chat?sslcert=/c.pem", "DATABASE_CLIENT_CERT_FILE"),
+            ("postgres://db/chat?sslkey=/k.pem", "DATABASE_CLIENT_KEY_FILE"),
             ("postgres://db/chat?pgbouncer=true", "pgbouncer"),
             ("postgres://db/chat?sslmode=allow", "sslmode"),
             ("postgres://db:secret/chat", "from 1 to 65535"),

@@ -8,9 +8,8 @@ use jsonwebtoken::{Algorithm, DecodingKey};
 use super::{
     in_force::SettingInForce,
     origins::AllowedOrigins,
-    redis_prefix::RedisPrefix,
-    redis_url::RedisServers,
     secret::Secret,
+    servers::{PostgresConfig, RedisConfig},
     webhooks::{NotificationConfig, PersonaConfig},
 };
 use tracing_subscriber::filter::Targets;
@@ -112,19 +111,6 @@ pub enum LogFormat {
     Pretty,
 }
 
-/// Settings of Redis.
-#[derive(Debug, Clone)]
-pub struct RedisConfig {
-    /// The servers, with user and password if needed.
-    pub servers: RedisServers,
-    /// Certificates (PEM) to trust instead of the system's.
-    pub ca_file: Option<PathBuf>,
-    /// The same for sentinels.
-    pub sentinel_ca_file: Option<PathBuf>,
-    /// What stands before every key.
-    pub prefix: RedisPrefix,
-}
-
 /// Settings of the store.
 #[derive(Debug, Clone)]
 pub struct StoreConfig {
@@ -187,12 +173,7 @@ pub enum StoreBackend {
         path: PathBuf,
     },
     /// PostgreSQL.
-    Postgres {
-        /// `postgres://…`, with `sslmode`.
-        url: Secret,
-        /// Certificates (PEM) to trust instead of the system's.
-        ca_file: Option<PathBuf>,
-    },
+    Postgres(Box<PostgresConfig>),
 }
 
 /// Settings for checking and minting tokens.

@@ -67,6 +67,8 @@ pub enum Fault {
     StoreWrongEncoding,
     /// A pooler gives the transactions of one session to different server connections.
     StorePooled,
+    /// A pooler runs fewer transactions at a time than a node may need.
+    StorePoolSmall,
     /// PostgreSQL answers, and refuses to store messages for a reason that has no name here.
     StoreAppendsFail,
     /// PostgreSQL answers, and refuses reads or other writes for a reason that has no name here.
@@ -81,7 +83,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 37] = [
+    pub const ALL: [Self; 38] = [
         Self::RedisUnreachable,
         Self::RedisSilent,
         Self::RedisDeniesAccess,
@@ -114,6 +116,7 @@ impl Fault {
         Self::StoreAltered,
         Self::StoreWrongEncoding,
         Self::StorePooled,
+        Self::StorePoolSmall,
         Self::StoreAppendsFail,
         Self::StoreCallsFail,
         Self::NodeDead,
@@ -156,6 +159,7 @@ impl Fault {
             Self::StoreAltered => "store-altered",
             Self::StoreWrongEncoding => "store-wrong-encoding",
             Self::StorePooled => "store-pooled",
+            Self::StorePoolSmall => "store-pool-small",
             Self::StoreAppendsFail => "store-appends-fail",
             Self::StoreCallsFail => "store-calls-fail",
             Self::NodeDead => "node-dead",
@@ -174,6 +178,7 @@ impl Fault {
                 | Self::RedisForeignValues
                 | Self::StoreNotMigrated
                 | Self::StoreAltered
+                | Self::StorePoolSmall
                 | Self::NodeDead
                 | Self::NodesRelay
                 | Self::ClocksDiffer

@@ -34,6 +34,10 @@ pub(super) const SQLITE: &[Embedded] = embedded!(
     "V15__emoji_without_selectors", "V16__search_tokens", "V18__watches", "V19__deployment", "V23__retention", "V24__erasures",
 );
 
+/// The remedy if migrations are pending, and their URL leads to a pooler that lends connections by the transaction.
+pub(super) const BEHIND_A_POOLER: &str = "migrations are pending, and no migration is applied through a pooler: set \
+     DATABASE_MIGRATE_URL to a URL of PostgreSQL itself";
+
 /// Builds the runner that applies those migrations that a database lacks.
 ///
 /// # Errors

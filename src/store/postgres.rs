@@ -27,6 +27,7 @@ use crate::{
     metrics::Metrics,
 };
 
+mod access;
 mod blocks;
 mod conversations;
 mod deployment;
@@ -48,8 +49,10 @@ mod running;
 mod schema;
 mod search;
 mod segments;
+mod session_settings;
 mod sessions;
 mod settings;
+mod transactions;
 mod users;
 mod watches;
 
@@ -64,6 +67,8 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 pub struct Postgres {
     config: StoreConfig,
     sessions: Sessions,
+    /// Sessions for migrations, if they have a URL of their own.
+    migrating: Option<Sessions>,
     /// In the order of [`Pool::ALL`]. Empty until the server was reached and the migrations were applied: every call is
     /// refused until then, because the tables may be those of another version.
     pools: OnceLock<[Connections; Pool::ALL.len()]>,
@@ -95,7 +100,7 @@ impl Connections {
             .error_sink(Box::new(sink.clone()))
             .build_unchecked(sessions.of_pool(pool, statement_timeout));
         let turns = Turns::new(pool, Bounds::of(pool, size, config), metrics);
-        Self { turns, connections, sessions: sessions.clone() }
+        Self { turns, connections, sessions: sessions.of_pool(pool, statement_timeout) }
     }
 
     /// Takes a connection, or opens one, and discards dead ones.
@@ -147,10 +152,10 @@ impl Postgres {
     /// # Errors
     /// The URL or the certificates are invalid.
     pub fn new(config: &StoreConfig, metrics: Arc<Metrics>, degrade: Arc<Degrade>) -> Result<Self, StoreError> {
-        let sessions = Sessions::of(config)?;
+        let (sessions, migrating) = (Sessions::of(config)?, Sessions::for_migrations(config)?);
         Pool::ALL.into_iter().for_each(|pool| turns::show(pool, pool.size(config), &metrics));
         let liveness = Liveness::new(sessions.clone());
-        Ok(Self { config: config.clone(), sessions, pools: OnceLock::new(), liveness, metrics, degrade })
+        Ok(Self { config: config.clone(), sessions, migrating, pools: OnceLock::new(), liveness, metrics, degrade })
     }
 
     /// Opens the pools: the server was reached and has the right tables.
@@ -233,14 +238,18 @@ impl Postgres {
         let began = running.began();
         let call = async {
             let unfit = |error: &tokio_postgres::Error| self.drop_unfit(&session, error);
+            if pooled.sessions.pooled {
+                return transactions::run(&session, &pooled.sessions, pool, (sql, parameters), unfit).await;
+            }
             let statement = session.statement(sql).await.inspect_err(unfit).map_err(|error| prepare_error(&error))?;
             let rows = session.client.query(&statement, parameters).await;
-            rows.inspect_err(unfit).map_err(|error| query_error(pool, &error))
+            let rows = rows.inspect_err(unfit).map_err(|error| query_error(pool, &error))?;
+            Ok((rows, session.opened))
         };
         let why = tokio::select! {
             result = call => {
                 running.answered();
-                return result.map(|rows| (rows, session.opened));
+                return result;
             }
             () = self.liveness.until_dead(&session, began) => "the connection is dead",
             () = tokio::time::sleep(CALL_TIMEOUT) => "no answer within 5 s",

@@ -203,6 +203,32 @@ def test_a_redis_cluster_has_its_password_its_certificates_and_all_of_its_ports(
     assert rule["to"] == [{"podSelector": {"matchLabels": {"app": "redis-cluster"}}}]
 
 
+def test_certificates_of_the_nodes_and_the_way_around_a_pooler():
+    shown = {
+        "REDIS_CLIENT_CERT_FILE": ("secret", "redis-client", "tls.crt"),
+        "REDIS_CLIENT_KEY_FILE": ("secret", "redis-client", "tls.key"),
+        "REDIS_SENTINEL_CLIENT_CERT_FILE": ("secret", "sentinel-client", "client.pem"),
+        "REDIS_SENTINEL_CLIENT_KEY_FILE": ("secret", "sentinel-client", "client.key"),
+    }
+    of_the_database = {
+        "DATABASE_URL": ("secret", "postgres-app", "uri"),
+        "DATABASE_PASSWORD": ("secret", "postgres-app", "password"),
+        "DATABASE_CLIENT_CERT_FILE": ("secret", "postgres-client", "tls.crt"),
+        "DATABASE_CLIENT_KEY_FILE": ("secret", "postgres-client", "tls.key"),
+    }
+    spec = one("certificates", "Deployment")["spec"]["template"]["spec"]
+    files = {name: file for name, file in files_of(spec).items() if name.startswith(("REDIS_SENTINEL", "REDIS_CLIENT", "DATABASE"))}
+    # Only the Job migrates, so only it gets the URL for that.
+    assert files == shown | of_the_database
+    variables = environment(node("certificates"))
+    assert variables["DATABASE_CLIENT_KEY_FILE"] == "/run/secrets/switchboard/DATABASE_CLIENT_KEY_FILE"
+    assert variables["DATABASE_PASSWORD_FILE"] == "/run/secrets/switchboard/DATABASE_PASSWORD"
+    assert variables["DATABASE_POOLER"] == "transaction"
+    migration = one("certificates", "Job")["spec"]["template"]["spec"]
+    assert files_of(migration) == of_the_database | {"DATABASE_MIGRATE_URL": ("secret", "postgres-app", "direct")}
+    assert environment(migration["containers"][0])["DATABASE_POOLER"] == "transaction"
+
+
 def test_inline_secrets_are_only_in_the_charts_secret():
     secret = one("inline", "Secret")
     planted = set(re.findall(r"planted-[a-z]+", "\n".join(path.read_text() for path in SETS["inline"])))

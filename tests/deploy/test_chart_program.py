@@ -17,6 +17,8 @@ PLANTED = {
     "REDIS_PASSWORD": "a-password-of-redis",
     "REDIS_SENTINEL_PASSWORD": "a-password-of-the-sentinels",
     "DATABASE_URL": "postgres://switchboard@127.0.0.1:1/switchboard",
+    "DATABASE_PASSWORD": "a-password-of-postgresql",
+    "DATABASE_MIGRATE_URL": "postgres://owner@127.0.0.1:1/switchboard",
     "JWT_SECRET": "a-secret-of-more-than-32-bytes-for-tests",
     "JWT_PREVIOUS_SECRET": "another-secret-of-more-than-32-bytes",
     "PERSONA_WEBHOOK_URL": "https://personas.example.com/",
@@ -37,6 +39,9 @@ def secrets(tmp_path_factory):
     run(tool("openssl"), "pkey", "-in", folder / "key", "-pubout", "-out", folder / "JWT_PUBLIC_KEY")
     for name in ("DATABASE_CA_FILE", "REDIS_SENTINEL_CA_FILE"):
         (folder / name).write_bytes((folder / "REDIS_CA_FILE").read_bytes())
+    for server in ("REDIS", "REDIS_SENTINEL", "DATABASE"):
+        (folder / f"{server}_CLIENT_CERT_FILE").write_bytes((folder / "REDIS_CA_FILE").read_bytes())
+        (folder / f"{server}_CLIENT_KEY_FILE").write_bytes((folder / "key").read_bytes())
     return folder
 
 
@@ -60,6 +65,7 @@ def start(container, secrets, *arguments, **more):
 def test_the_program_accepts_a_nodes_environment(name, secrets, tmp_path):
     forms = {
         "sentinels": "rediss+sentinel://127.0.0.1:1?sentinel_master_name=main",
+        "certificates": "rediss+sentinel://127.0.0.1:1?sentinel_master_name=main",
         "redis-cluster": "rediss+cluster://127.0.0.1:1?addr=127.0.0.1:2",
     }
     if name in forms:

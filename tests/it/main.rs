@@ -65,6 +65,7 @@ mod rights;
 mod rooms;
 mod series;
 mod serve;
+mod servers;
 mod set_back;
 mod silent_sockets;
 mod start;

@@ -64,7 +64,7 @@ use set_back::{
     the_newest_entry_before_a_time_is_found,
 };
 use switchboard::{
-    config::{Secret, StoreBackend, StoreConfig},
+    config::{PostgresConfig, StoreBackend, StoreConfig},
     degrade::{Degrade, LinkState},
     metrics::Metrics,
     model::{
@@ -121,7 +121,7 @@ async fn postgres(url: &str) -> Postgres {
 }
 
 async fn unmigrated(url: &str) -> Postgres {
-    let backend = StoreBackend::Postgres { url: Secret::new(url), ca_file: None };
+    let backend = StoreBackend::Postgres(Box::new(PostgresConfig::at(url)));
     let metrics = Arc::new(Metrics::new().unwrap());
     Postgres::new(&StoreConfig::with_defaults(backend), metrics, Degrade::unwatched()).unwrap()
 }

@@ -12,7 +12,8 @@
 //! | a fresh PostgreSQL database | `Postgres::shared().await.database().await` |
 //! | a PostgreSQL to kill or freeze | [`Postgres::start`] |
 //! | a primary with a synchronous standby | [`PostgresPair::start`] |
-//! | PgBouncer before a database | [`PgBouncer::before`] |
+//! | PgBouncer before a database | [`PgBouncer::before`], [`PgBouncer::with`] |
+//! | certificates | [`Authority::new`] |
 //! | a link that breaks | [`Proxy::to`] in front of either |
 //! | a node | [`Node::serve`], [`Node::dev`] |
 //! | nginx in front of nodes | [`Nginx::tls`], [`Nginx::plain`] |
@@ -23,6 +24,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub, reason = "every test crate uses its own part of this")]
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test that can't go on must panic")]
 
+mod certificates;
 mod client;
 mod guard;
 mod nginx;
@@ -43,6 +45,7 @@ mod token;
 use std::{future::Future, net::TcpListener, time::Duration};
 
 pub use self::{
+    certificates::{Authority, replace},
     client::Client,
     nginx::{NAME, Nginx, NginxBuilder, SourceProxy},
     node::{Answer, Metrics, Node, NodeBuilder},

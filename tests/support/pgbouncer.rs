@@ -18,6 +18,8 @@ pub struct PgBouncer {
     port: u16,
     /// `host:port` of the server.
     server: String,
+    /// More lines of its configuration.
+    more: String,
     process: Option<Process>,
     folder: TempDir,
 }
@@ -25,10 +27,15 @@ pub struct PgBouncer {
 impl PgBouncer {
     /// Starts one before the server of `database`, a URL.
     pub async fn before(database: &str, pool_mode: &str) -> Self {
+        Self::with(database, pool_mode, "").await
+    }
+
+    /// The same with more lines of its configuration.
+    pub async fn with(database: &str, pool_mode: &str, more: &str) -> Self {
         let folder = private_folder();
         let port = free_port();
         let server = database.split('@').nth(1).unwrap().split('/').next().unwrap().to_owned();
-        let mut pooler = Self { port, server, process: None, folder };
+        let mut pooler = Self { port, server, more: more.to_owned(), process: None, folder };
         pooler.restart_as(pool_mode).await;
         pooler
     }
@@ -46,7 +53,8 @@ impl PgBouncer {
         writeln!(
             settings,
             "[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\nauth_type = any\n\
-             pool_mode = {pool_mode}\nmax_client_conn = 200\ndefault_pool_size = 50\nignore_startup_parameters = extra_float_digits"
+             pool_mode = {pool_mode}\nmax_client_conn = 200\ndefault_pool_size = 50\nignore_startup_parameters = extra_float_digits\n{}",
+            self.more
         )
         .unwrap();
         let path = self.folder.path().join("pgbouncer.ini");
@@ -59,6 +67,11 @@ impl PgBouncer {
         let process = Process::spawn(format!("pgbouncer :{port}"), command.arg(&path), Signal::Kill);
         process.line("its ready line", |line| line.contains("process up").then_some(())).await.unwrap();
         self.process = Some(process);
+    }
+
+    /// `host:port` of its own.
+    pub fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
 
     /// URL of a database through it.

@@ -40,6 +40,9 @@
 {{- with .Values }}
 {{- $theirs := dict "existingSecret" .existingSecret "redis.existingSecret" .redis.existingSecret "database.existingSecret" .database.existingSecret
   "redis.ca.existingSecret" .redis.ca.existingSecret "redis.sentinelCa.existingSecret" .redis.sentinelCa.existingSecret
+  "redis.clientCertificate.existingSecret" .redis.clientCertificate.existingSecret
+  "redis.sentinelClientCertificate.existingSecret" .redis.sentinelClientCertificate.existingSecret
+  "database.clientCertificate.existingSecret" .database.clientCertificate.existingSecret
   "database.ca.existingSecret" .database.ca.existingSecret "auth.existingSecret" .auth.existingSecret "migration.existingSecret" .migration.existingSecret
   "webhooks.persona.existingSecret" .webhooks.persona.existingSecret "webhooks.notification.existingSecret" .webhooks.notification.existingSecret }}
 {{- range $value, $name := $theirs }}

@@ -89,14 +89,22 @@ envFrom:
 {{- end }}
 {{- end }}
 
-{{/* The files of the migration Job: those of the database, with its own URL if it has one. */}}
+{{/*
+The files of the migration Job: those of the database, with its own URL if it has one. A password or a URL for migrations beside
+the nodes' URL is not for that of the Job.
+*/}}
 {{- define "switchboard.jobFiles" -}}
 {{- $rows := list }}
 {{- $job := .Values.migration }}
+{{- $theirs := .Values.database.existingSecret | default .Values.existingSecret }}
+{{- if and .Values.database.migrateUrlKey $theirs (not $job.existingSecret) }}
+{{- $rows = append $rows (dict "name" "DATABASE_MIGRATE_URL" "env" "DATABASE_MIGRATE_URL_FILE" "kind" "secret" "from" $theirs "key" .Values.database.migrateUrlKey) }}
+{{- end }}
 {{- range include "switchboard.secretFiles" . | fromJsonArray }}
 {{- if and (eq .name "DATABASE_URL") $job.existingSecret }}
 {{- $rows = append $rows (mergeOverwrite . (dict "from" $job.existingSecret "key" $job.key)) }}
-{{- else if hasPrefix "DATABASE_" .name }}
+{{- else if and (eq .name "DATABASE_PASSWORD") $job.existingSecret }}
+{{- else if and (hasPrefix "DATABASE_" .name) (ne .name "DATABASE_MIGRATE_URL") }}
 {{- $rows = append $rows . }}
 {{- end }}
 {{- end }}
@@ -109,7 +117,9 @@ then removes the pod that could say why.
 */}}
 {{- define "switchboard.jobEnv" -}}
 {{- include "switchboard.secretEnv" (include "switchboard.jobFiles" . | fromJsonArray) }}
-{{- include "switchboard.configEnv" (dict "root" . "only" "^(DATABASE_|LOG)") }}
+{{- /* The Job's own URL leads to PostgreSQL itself. */}}
+{{- $only := ternary "^(DATABASE_[^P]|DATABASE_POOL_|LOG)" "^(DATABASE_|LOG)" (not (empty .Values.migration.existingSecret)) }}
+{{- include "switchboard.configEnv" (dict "root" . "only" $only) }}
 {{- if not (get (.Values.config | default dict) "DATABASE_START_TIMEOUT") }}
 - name: DATABASE_START_TIMEOUT
   value: "{{ max 1 (sub .Values.migration.activeDeadlineSeconds 30) }}s"

@@ -36,6 +36,10 @@ the container sees its mounted file; a variable is also seen by tools that list 
 {{- range $name, $key := dict "REDIS_PASSWORD" .Values.redis.passwordKey "REDIS_SENTINEL_PASSWORD" .Values.redis.sentinelPasswordKey }}
 {{- if $key }}{{ $needed = append $needed (dict "name" $name "from" $.Values.redis "key" $key) }}{{ end }}
 {{- end }}
+{{- $direct := ternary .Values.database.migrateUrlKey "" (eq (include "switchboard.migration" .) "start") }}
+{{- range $name, $key := dict "DATABASE_PASSWORD" .Values.database.passwordKey "DATABASE_MIGRATE_URL" $direct }}
+{{- if $key }}{{ $needed = append $needed (dict "name" $name "from" $.Values.database "key" $key) }}{{ end }}
+{{- end }}
 {{- with .Values.auth }}
 {{- if ne .method "jwks" }}
 {{- $name := ternary "JWT_SECRET" "JWT_PUBLIC_KEY" (eq .method "secret") }}
@@ -80,6 +84,15 @@ the container sees its mounted file; a variable is also seen by tools that list 
 {{- end }}
 {{- with $ca.existingConfigMap }}
 {{- $rows = append $rows (merge $row (dict "kind" "configMap" "from" .)) }}
+{{- end }}
+{{- end }}
+{{- range $prefix, $shown := dict "REDIS_" .Values.redis.clientCertificate "REDIS_SENTINEL_" .Values.redis.sentinelClientCertificate
+  "DATABASE_" .Values.database.clientCertificate }}
+{{- if $shown.existingSecret }}
+{{- range $kind, $key := dict "CERT" $shown.certificateKey "KEY" $shown.privateKeyKey }}
+{{- $name := printf "%sCLIENT_%s_FILE" $prefix $kind }}
+{{- $rows = append $rows (dict "name" $name "env" $name "kind" "secret" "from" $shown.existingSecret "key" $key) }}
+{{- end }}
 {{- end }}
 {{- end }}
 {{- toJson $rows }}

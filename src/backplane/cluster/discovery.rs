@@ -27,7 +27,6 @@ use super::{
         connector::{Connector, Place},
         fault,
         link_error::{LinkError, Refusal},
-        plain_text,
         route::Route,
         shards::{Layout, SHARDS, Shard},
     },
@@ -196,28 +195,16 @@ impl Cluster {
         held
     }
 
-    /// A client of a node.
-    pub(super) fn client(&self, address: &HostPort) -> Result<redis::Client, LinkError> {
-        Ok(self.connector.client(&Place::Host(address.clone()))?)
-    }
-
     /// Connects to a node.
     pub(in crate::backplane) async fn connect(
         &self,
         address: &HostPort,
         config: &AsyncConnectionConfig,
     ) -> Result<MultiplexedConnection, LinkError> {
-        let client = self.client(address)?;
-        let connect = client.get_multiplexed_async_connection_with_config(config);
-        // The library bounds the connection attempt, but not the name resolution before it.
-        let connected = timeout(CONNECT_TIMEOUT + ANSWER_TIMEOUT, connect).await.map_err(|_| LinkError::Timeout);
-        match connected.and_then(|tried| tried.map_err(LinkError::from)) {
-            Ok(connection) => Ok(connection),
-            Err(error) => Err(match plain_text::explain(&client, error).await {
-                LinkError::Broken(why) => LinkError::Broken(format!("{address}: {why}")),
-                error => error,
-            }),
-        }
+        self.connector.connect(&Place::Host(address.clone()), config).await.map_err(|error| match error {
+            LinkError::Broken(why) => LinkError::Broken(format!("{address}: {why}")),
+            error => error,
+        })
     }
 
     /// The address by which a node is reached that another one calls so.

@@ -32,7 +32,8 @@ local stamps = {}
 for n = 1, tonumber(ARGV[3]) do
   stamps[n] = stamp
 end
-redis.call('LPUSH', KEYS[1], unpack(stamps))
+-- Lua 5.4, which Dragonfly has, knows unpack by another name.
+redis.call('LPUSH', KEYS[1], (table.unpack or unpack)(stamps))
 redis.call('LTRIM', KEYS[1], 0, limit - 1)
 -- PEXPIRE counts whole milliseconds. Without the one more, the key could expire before its newest time leaves the
 -- window.

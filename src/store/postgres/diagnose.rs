@@ -11,9 +11,8 @@ use super::{
     super::{Cause, Pool, StoreError, migrations},
     deployment,
     errors::{POOLED_REMEDY, describe, fault},
-    schema,
+    pooler, schema,
     sessions::{Session, Sessions},
-    settings,
 };
 use crate::{
     config::StoreConfig,
@@ -38,7 +37,10 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, 
     let sessions = sessions.map_err(|error| Finding::new(Fault::StoreUnreachable, error.to_string()))?;
     match timeout(QUERY_TIMEOUT, sessions.open()).await {
         Ok(Ok(connected)) => drop(connected),
-        Ok(Err(error)) => return Err(explain_each_host(&sessions, finding(&error)).await),
+        Ok(Err(error)) => {
+            let found = Finding { detail: sessions.access.explain(&error).finding().detail, ..finding(&error) };
+            return Err(explain_each_host(&sessions, found).await);
+        }
         Err(_) => return Err(explain_each_host(&sessions, timed_out()).await),
     }
     let mut session = sessions.connect().await.map_err(|error| error.finding())?;
@@ -59,10 +61,17 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, 
         ));
     }
     let (pending, mut deployment) = (pending_migrations(&mut session).await?, None);
-    let place = schema::check_place(&session.client, pending > 0 && config.migrate);
+    let migrating = Sessions::for_migrations(config).map_err(|error| error.finding())?;
+    let migrates = pending > 0 && config.migrate;
+    let place = schema::check_place(&session.client, migrates && migrating.is_none());
     timeout(QUERY_TIMEOUT, place).await.map_err(|_| timed_out())?.map_err(|error| error.finding())?;
     if pending > 0 {
-        findings.push(Finding::new(Fault::StoreNotMigrated, format!("{pending} migrations are pending")));
+        let behind = migrating.is_none() && sessions.pooled;
+        let remedy = if behind { format!(": {}", migrations::BEHIND_A_POOLER) } else { String::new() };
+        findings.push(Finding::new(Fault::StoreNotMigrated, format!("{pending} migrations are pending{remedy}")));
+    }
+    if let Some(migrating) = &migrating {
+        findings.extend(check_migrations(migrating, migrates).await.err());
     }
     if pending == 0 || !config.migrate {
         // A node that does not migrate waits for what it lacks.
@@ -90,10 +99,32 @@ async fn run_checks(config: &StoreConfig, clock: &Clock) -> Checked<(Diagnosis, 
     Ok((Diagnosis { state, findings }, deployment))
 }
 
+/// Checks that the URL for migrations leads to a server, and that its role may make tables if it has to.
+async fn check_migrations(sessions: &Sessions, migrates: bool) -> Checked<()> {
+    let check = async {
+        sessions.refuse_pooler().await?;
+        let session = sessions.connect().await?;
+        schema::check_place(&session.client, migrates).await
+    };
+    let checked = timeout(QUERY_TIMEOUT, check).await.map_err(|_| timed_out());
+    let checked = checked.and_then(|checked| checked.map_err(|error: StoreError| error.finding()));
+    checked.map_err(|Finding { fault, detail }| Finding::new(fault, format!("DATABASE_MIGRATE_URL: {detail}")))
+}
+
 /// Opens as many connections at the same time as a node may need, beside the one of the check.
 async fn check_room(sessions: &Sessions, connections: usize) -> Checked<()> {
     let all = (0..connections).map(|_| sessions.open());
     match timeout(QUERY_TIMEOUT, try_join_all(all)).await {
+        Ok(Ok(all)) if sessions.pooled => {
+            let lent = pooler::lent(all).await;
+            let detail = || {
+                format!(
+                    "the pooler runs {lent} transactions at a time, and a node may need {connections}: slow reads can delay \
+                     sends; raise its pool (PgBouncer: default_pool_size) to {connections} for each node"
+                )
+            };
+            if lent < connections { Err(Finding::new(Fault::StorePoolSmall, detail())) } else { Ok(()) }
+        }
         // A slow server is no fault of its limits.
         Ok(Ok(_)) | Err(_) => Ok(()),
         Ok(Err(error)) => {
@@ -119,12 +150,12 @@ async fn check_rows(session: &Session, findings: &mut Vec<Finding>) -> Option<De
 
 /// The finding for a server that can't be reached. The driver's error is that of the last host; of several, each has its own.
 async fn explain_each_host(sessions: &Sessions, found: Finding) -> Finding {
-    let hosts = settings::each_host(&sessions.config);
+    let hosts = sessions.access.hosts();
     if hosts.len() < 2 {
         return found;
     }
     let asked = hosts.into_iter().map(async |(name, host)| {
-        let why = match timeout(QUERY_TIMEOUT, host.connect(sessions.tls.clone())).await {
+        let why = match timeout(QUERY_TIMEOUT, host.connect(sessions.tls())).await {
             Ok(Ok(_connected)) => return format!("{name}: answers now"),
             Ok(Err(error)) => describe(&error),
             Err(_) => format!("no answer within {} s", QUERY_TIMEOUT.as_secs()),
@@ -146,7 +177,7 @@ fn finding(error: &tokio_postgres::Error) -> Finding {
 }
 
 async fn fetch(session: &Session, sql: &str) -> Checked<Vec<Row>> {
-    let rows = timeout(QUERY_TIMEOUT, session.client.query(sql, &[])).await.map_err(|_| timed_out())?;
+    let rows = timeout(QUERY_TIMEOUT, session.client.query_typed(sql, &[])).await.map_err(|_| timed_out())?;
     rows.map_err(|error| finding(&error))
 }
 
@@ -204,7 +235,7 @@ async fn try_commit(sessions: &Sessions, session: &Session) -> Checked<()> {
         Ok(_) => Ok(()),
         Err(_) => {
             // The server goes on waiting otherwise. It ends the wait with a warning.
-            let _ = timeout(QUERY_TIMEOUT, session.client.cancel_token().cancel_query(sessions.tls.clone())).await;
+            let _ = timeout(QUERY_TIMEOUT, session.client.cancel_token().cancel_query(sessions.tls())).await;
             let named = fetch(session, "SELECT current_setting('synchronous_standby_names')").await.unwrap_or_default();
             let names = named.first().map(|row| row.get::<_, String>(0)).filter(|names| !names.is_empty());
             let reason = names.map_or_else(String::new, |names| {

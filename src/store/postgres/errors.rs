@@ -76,8 +76,11 @@ const POOLED: [SqlState; 2] = [SqlState::INVALID_SQL_STATEMENT_NAME, SqlState::D
 /// PgBouncer's words, after which it closes the connection, if it lends connections by the statement.
 const POOLED_BY_STATEMENT: &str = "pooling mode";
 /// The remedy for [`Fault::StorePooled`].
-pub(super) const POOLED_REMEDY: &str = "a pooler lends server connections by the transaction or the statement; use its \
-     session mode (PgBouncer: pool_mode = session), or connect to PostgreSQL directly";
+pub(super) const POOLED_REMEDY: &str = "a pooler lends server connections by the transaction or the statement; set \
+     DATABASE_POOLER=transaction for one that lends them by the transaction (PgBouncer: pool_mode = transaction), use its \
+     session mode (pool_mode = session), or connect to PostgreSQL directly";
+/// PostgreSQL's words, as a pooler repeats them with another code.
+const WRONG_PASSWORD: &str = "password authentication failed";
 /// The driver's text if a host takes no writes, and several are given.
 const NO_WRITES: &str = "database does not allow writes";
 /// The driver's text if `sslmode` needs TLS and the server has none.
@@ -100,6 +103,9 @@ pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
             Fault::StorePooled
         }
         code if *code == SqlState::INVALID_CATALOG_NAME => Fault::StoreWrongDatabase,
+        code if *code == SqlState::PROTOCOL_VIOLATION && stated.message().contains(WRONG_PASSWORD) => {
+            Fault::StoreDeniesAccess
+        }
         _ if stated.message().contains(CLOSED) => Fault::StoreUnreachable,
         code if DENIED.contains(code) => Fault::StoreDeniesAccess,
         code if *code == SqlState::READ_ONLY_SQL_TRANSACTION => Fault::StoreRefusesWrites,
@@ -118,6 +124,19 @@ pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
 /// are of no use, whatever they answer later. A session that outlived a failover may belong to a standby and stay read-only.
 pub(super) fn is_unfit(error: &tokio_postgres::Error) -> bool {
     stated_code(error).is_some_and(|code| UNFIT.contains(code))
+}
+
+/// True if the server, or the pooler before it, refused the user or the password.
+pub(super) fn is_refused_login(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|stated| {
+        let codes = [SqlState::INVALID_PASSWORD, SqlState::INVALID_AUTHORIZATION_SPECIFICATION];
+        codes.contains(stated.code()) || stated.message().contains(WRONG_PASSWORD)
+    })
+}
+
+/// True if a pooler gave the error. PostgreSQL always names its routine, and a pooler has none.
+pub(super) fn is_of_pooler(error: &tokio_postgres::Error) -> bool {
+    error.as_db_error().is_some_and(|stated| stated.routine().is_none())
 }
 
 /// True if the code says nothing about this server or session: a trigger raised it, or another server gave it.

@@ -1,6 +1,6 @@
 //! Migrations and the health check.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use async_trait::async_trait;
 use tokio::sync::watch;
@@ -42,7 +42,7 @@ fn node_keys(rows: &[Row]) -> Result<NodeKeys, StoreError> {
 
 /// A read at the start. The outer error says that the server is silent, the inner one that it refused.
 async fn read_first(session: &Session, sql: &str) -> Result<Result<Vec<Row>, StoreError>, StoreError> {
-    match tokio::time::timeout(READ_TIMEOUT, session.client.query(sql, &[])).await {
+    match tokio::time::timeout(READ_TIMEOUT, session.client.query_typed(sql, &[])).await {
         Ok(rows) => Ok(rows.map_err(|error| prepare_error(&error))),
         Err(_) => Err(StoreError::Unavailable("no answer within 5 s".into())),
     }
@@ -66,7 +66,7 @@ impl Postgres {
             Err(StoreError::Failed(cause))
                 if !migrated
                     && cause.fault == Some(Fault::StoreLacksPart)
-                    && schema::is_pending(&session.client).await =>
+                    && schema::compare(&session.client).await == Ordering::Less =>
             {
                 let detail = format!("{}. A migration is missing: run switchboard migrate", cause.detail);
                 Err(StoreError::Unavailable(Cause::named(Fault::StoreNotMigrated, detail)))
@@ -75,13 +75,32 @@ impl Postgres {
         }
     }
 
-    async fn migrate_on(&self, session: &mut Session) -> Result<usize, StoreError> {
-        if schema::is_pending(&session.client).await {
+    /// Applies pending migrations, over sessions of their own if there is a URL for them. With `always`, a role that could
+    /// apply none is an error also if none is pending.
+    async fn apply_migrations(&self, always: bool) -> Result<usize, StoreError> {
+        let sessions = self.migrating.as_ref().unwrap_or(&self.sessions);
+        sessions.refuse_pooler().await?;
+        let mut session = bb8::ManageConnection::connect(sessions).await?;
+        if sessions.pooled {
+            return match schema::compare(&session.client).await {
+                Ordering::Equal => Ok(0),
+                Ordering::Less => {
+                    Err(StoreError::Failed(Cause::named(Fault::StoreNotMigrated, migrations::BEHIND_A_POOLER)))
+                }
+                Ordering::Greater => Err(StoreError::Failed(
+                    "a newer version of the program applied more migrations than this one knows".into(),
+                )),
+            };
+        }
+        if !always && schema::need_not_migrate(&session.client).await {
+            return Ok(0);
+        }
+        if schema::compare(&session.client).await == Ordering::Less {
             schema::check_place(&session.client, true).await?;
         }
         let migrating = tokio::time::timeout(MIGRATION_TIMEOUT, async {
             // The lock ends with its transaction, so that no pooler can keep it after this session.
-            let locking = self.sessions.open().await.map_err(|error| migration_error(&error))?;
+            let locking = sessions.open().await.map_err(|error| migration_error(&error))?;
             let lock = format!(
                 "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0; \
                  SET LOCAL idle_in_transaction_session_timeout = 0; SELECT pg_advisory_xact_lock({MIGRATION_LOCK})"
@@ -101,12 +120,11 @@ impl Postgres {
 #[async_trait]
 impl Lifecycle for Postgres {
     async fn start(&self, migrate: bool) -> Result<Started, StoreError> {
-        self.sessions.refuse_pooler().await?;
-        let mut session = bb8::ManageConnection::connect(&self.sessions).await?;
-        let migrations = match migrate && !schema::need_not_migrate(&session.client).await {
-            true => self.migrate_on(&mut session).await?,
-            false => 0,
-        };
+        if !migrate || self.migrating.is_some() {
+            self.sessions.refuse_pooler().await?;
+        }
+        let migrations = if migrate { self.apply_migrations(false).await? } else { 0 };
+        let session = bb8::ManageConnection::connect(&self.sessions).await?;
         self.check_schema(&session, migrate).await?;
         // Over this session, because a busy server may take long to open one for a pool.
         let keys = read_first(&session, NODE_KEYS).await?.and_then(|rows| node_keys(&rows));
@@ -119,9 +137,7 @@ impl Lifecycle for Postgres {
     }
 
     async fn migrate(&self) -> Result<usize, StoreError> {
-        self.sessions.refuse_pooler().await?;
-        let mut session = bb8::ManageConnection::connect(&self.sessions).await?;
-        let applied = self.migrate_on(&mut session).await?;
+        let applied = self.apply_migrations(true).await?;
         self.open_pools();
         Ok(applied)
     }

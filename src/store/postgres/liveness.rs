@@ -13,7 +13,7 @@ use std::{
 use tokio::time::{sleep, timeout};
 use tokio_postgres::SimpleQueryMessage;
 
-use super::sessions::{Session, Sessions};
+use super::sessions::{Served, Session, Sessions};
 
 /// Time without an answer after which the server is asked, and between two such questions.
 pub(super) const DOUBT_AFTER: Duration = Duration::from_secs(1);
@@ -24,8 +24,10 @@ const LOOK_UP_TIMEOUT: Duration = Duration::from_secs(1);
 const MAX_AGE: Duration = Duration::from_millis(500);
 /// Time that an answer may still be under way after the server has ended the call.
 const ANSWER_GRACE: Duration = Duration::from_millis(250);
-/// Sessions of this user that the server works on. Without `track_activities` the state is `disabled`.
-const WORKING: &str = "SELECT pid FROM pg_stat_activity WHERE usename = current_user AND state IS DISTINCT FROM 'idle'";
+/// Sessions of this user that the server works on. Without `track_activities` the state is `disabled`. Through a pooler, one
+/// that waits for the rest of a transaction does not work either: a node sends all of it at once.
+const WORKING: &str = "SELECT pid FROM pg_stat_activity \
+     WHERE usename = current_user AND state IS DISTINCT FROM 'idle' AND coalesce(state, '') NOT LIKE 'idle in transaction%'";
 
 /// Processes of the server that work on a call.
 type Working = Arc<HashSet<i32>>;
@@ -55,7 +57,16 @@ impl Liveness {
     pub(super) async fn until_dead(&self, session: &Session, began: Instant) {
         loop {
             sleep(DOUBT_AFTER).await;
-            if self.working().await.is_some_and(|working| !working.contains(&session.pid)) {
+            let before = session.served();
+            let Some(working) = self.working().await else { continue };
+            let is_dead = match session.served() {
+                Served::By(pid) => !working.contains(&pid),
+                // A pooler serves first who waits longest. The question was asked later than the call, so it would have no
+                // answer if the call still waited for a connection of the server.
+                Served::Nobody => before == Served::Nobody,
+                Served::Untold => false,
+            };
+            if is_dead {
                 sleep(ANSWER_GRACE).await;
                 self.distrust(began);
                 return;

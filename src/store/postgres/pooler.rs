@@ -1,9 +1,10 @@
-//! Finds a pooler that lends its server connections by the transaction or by the statement, such as PgBouncer in another mode
-//! than that for sessions. Statements
-//! prepared on one connection and the settings of a session are then lost, and an advisory lock outlives its owner.
+//! Finds a pooler that lends its server connections by the transaction or by the statement although none is configured, such as
+//! PgBouncer in another mode than that for sessions. Statements prepared on one connection and the settings of a session are
+//! then lost, and an advisory lock outlives its owner.
 
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use tokio::time::timeout;
 use tokio_postgres::{Client, SimpleQueryMessage};
 
@@ -34,6 +35,16 @@ pub(super) async fn refuse(one: impl Opening, other: impl Opening) -> Result<(),
         return Ok(());
     }
     Err(StoreError::Failed(Cause::named(Fault::StorePooled, POOLED_REMEDY)))
+}
+
+/// Number of these connections on which a transaction runs at the same time: a pooler lends no more connections of the server.
+pub(super) async fn lent(all: Vec<Client>) -> usize {
+    let begin = async |client: &Client| timeout(TIMEOUT, client.batch_execute("BEGIN; SELECT")).await;
+    let began = join_all(all.iter().map(begin)).await;
+    let running: Vec<_> = all.iter().zip(began).filter(|(_, began)| matches!(began, Ok(Ok(())))).collect();
+    // Otherwise the pooler would close the server's connections.
+    join_all(running.iter().map(async |(client, _)| timeout(TIMEOUT, client.batch_execute("ROLLBACK")).await)).await;
+    running.len()
 }
 
 async fn answered<T>(call: impl Future<Output = Result<T, tokio_postgres::Error>>) -> Result<T, StoreError> {

@@ -49,7 +49,7 @@ impl Drop for Running<'_> {
             self.session.discard();
         }
         let (Some(sessions), Ok(runtime)) = (self.cancel, tokio::runtime::Handle::try_current()) else { return };
-        let (token, tls) = (self.session.client.cancel_token(), sessions.tls.clone());
+        let (token, tls) = (self.session.client.cancel_token(), sessions.tls());
         runtime.spawn(async move {
             let cancelled = tokio::time::timeout(CANCEL_TIMEOUT, token.cancel_query(tls)).await;
             tracing::debug!(well = matches!(cancelled, Ok(Ok(()))), "a heavy read was cancelled");

@@ -1,7 +1,9 @@
 //! Checks that the database has what the statements need, before a node takes a client: a missing function or right would
 //! else refuse sends for ever, with an answer that says "try again".
 
-use tokio_postgres::Client;
+use std::cmp::Ordering;
+
+use tokio_postgres::{Client, Row, types::Type};
 
 use super::{
     super::{Cause, StoreError, migrations},
@@ -84,7 +86,7 @@ const PLACE: &str = "SELECT current_schema()::text, coalesce(has_schema_privileg
 /// # Errors
 /// `Failed` if it has none, lacks the right, or would make tables beside those of another schema.
 pub(super) async fn check_place(client: &Client, creates: bool) -> Result<(), StoreError> {
-    let row = client.query_one(PLACE, &[]).await.map_err(|error| prepare_error(&error))?;
+    let row = client.query_typed_one(PLACE, &[]).await.map_err(|error| prepare_error(&error))?;
     let (schema, may_create, path, role): (Option<&str>, bool, &str, &str) =
         (row.get(0), row.get(1), row.get(2), row.get(3));
     if let Some(other) = row.get::<_, Option<&str>>(4).filter(|_| creates) {
@@ -114,13 +116,14 @@ pub(super) async fn check_place(client: &Client, creates: bool) -> Result<(), St
 /// `Failed` if a part is missing or a right is: both last until an operator acts.
 pub(super) async fn check(client: &Client) -> Result<(), StoreError> {
     let failed = |error: tokio_postgres::Error| prepare_error(&error);
-    let present: Vec<String> = client.query(PRESENT, &[]).await.map_err(failed)?.iter().map(|row| row.get(0)).collect();
+    let present: Vec<String> =
+        client.query_typed(PRESENT, &[]).await.map_err(failed)?.iter().map(|row| row.get(0)).collect();
     let missing: Vec<&str> = EXPECTED.lines().filter(|part| !present.iter().any(|known| known == part)).collect();
     if !missing.is_empty() {
         let detail = format!("the database lacks {}", list(&missing));
         return Err(StoreError::Failed(Cause::named(Fault::StoreLacksPart, detail)));
     }
-    let rows = client.query(DENIED, &[&tables(), &functions()]).await.map_err(failed)?;
+    let rows = query_names(client, DENIED).await.map_err(failed)?;
     let denied: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
     if denied.is_empty() {
         return Ok(());
@@ -134,26 +137,34 @@ pub(super) async fn check(client: &Client) -> Result<(), StoreError> {
 /// # Errors
 /// The session ended, or the role may not read the catalogue.
 pub(super) async fn find_additions(client: &Client) -> Result<Option<Finding>, StoreError> {
-    let rows = client.query(ADDED, &[&tables(), &functions()]).await.map_err(|error| prepare_error(&error))?;
+    let rows = query_names(client, ADDED).await.map_err(|error| prepare_error(&error))?;
     let added: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
     let detail = || format!("no migration of Switchboard made {}", list(&added));
     Ok((!added.is_empty()).then(|| Finding::new(Fault::StoreAltered, detail())))
 }
 
-/// True if a migration that this program knows is not applied, or the role can't tell.
-pub(super) async fn is_pending(client: &Client) -> bool {
-    applied(client).await < migrations::POSTGRES.len()
+/// Compares the migrations that are applied with those that this program knows: `Less` if some are pending, or the role can't
+/// tell.
+pub(super) async fn compare(client: &Client) -> Ordering {
+    applied(client).await.cmp(&migrations::POSTGRES.len())
 }
 
 /// True if there is nothing to migrate, and the role could not: it may not even ask for the table of the migrations.
 pub(super) async fn need_not_migrate(client: &Client) -> bool {
-    applied(client).await == migrations::POSTGRES.len() && check_place(client, true).await.is_err()
+    compare(client).await == Ordering::Equal && check_place(client, true).await.is_err()
 }
 
 /// Number of migrations that are applied; 0 if the role can't tell.
 async fn applied(client: &Client) -> usize {
-    let applied = client.query_one("SELECT count(*) FROM refinery_schema_history", &[]).await;
+    let applied = client.query_typed_one("SELECT count(*) FROM refinery_schema_history", &[]).await;
     applied.map_or(0, |row| usize::try_from(row.get::<_, i64>(0)).unwrap_or(0))
+}
+
+/// Asks with the names of our tables and functions. They have types, so that no statement is prepared, which a pooler would not
+/// keep for the session.
+async fn query_names(client: &Client, sql: &str) -> Result<Vec<Row>, tokio_postgres::Error> {
+    let (tables, functions) = (tables(), functions());
+    client.query_typed(sql, &[(&tables, Type::TEXT_ARRAY), (&functions, Type::TEXT_ARRAY)]).await
 }
 
 fn tables() -> Vec<&'static str> {

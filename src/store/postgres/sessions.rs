@@ -4,52 +4,46 @@ use std::{
     collections::HashMap,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicI32, Ordering},
     },
     time::{Duration, Instant},
 };
 
 use bb8::ManageConnection;
 use tokio::sync::watch;
-use tokio_postgres::{
-    Client, Config, Connection, SimpleQueryMessage, Socket, Statement, config::TargetSessionAttrs, tls::MakeTlsConnect,
-};
+use tokio_postgres::{Client, Statement, types::Type};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{
     super::{Cause, Pool, StoreError},
-    errors::{connect_error, describe},
+    access::Access,
+    errors::describe,
     pooler,
-    settings::{self, CONNECT_TIMEOUT},
+    session_settings::{IDENTITY, Server, SessionSettings, fit},
+    settings::CONNECT_TIMEOUT,
 };
-use crate::{
-    config::{StoreBackend, StoreConfig},
-    degrade::Fault,
-};
+use crate::config::{PostgresConfig, StoreBackend, StoreConfig};
 
-/// Settings of each new session. The timeouts are shorter than [`CALL_TIMEOUT`](super::CALL_TIMEOUT), so that a frozen node
-/// doesn't hold a conversation's locks.
-const SETTINGS: &str = "SET statement_timeout = '4s'; SET lock_timeout = '2s'; \
-     SET idle_in_transaction_session_timeout = '4s'; SET default_transaction_isolation = 'read committed'; \
-     SET client_min_messages = 'warning'";
+/// Numbers in place of a process id.
+const NOBODY: i32 = 0;
+const UNTOLD: i32 = -1;
 
-/// Makes an ack wait for the disk, although the role or the database does not: a message that is acked is stored.
-const DURABLE: &str = "CASE current_setting('synchronous_commit') WHEN 'off' \
-     THEN set_config('synchronous_commit', 'on', false) END";
-
-/// Settings of the sessions of the pools, which make the plan of a statement once for each session. The planner would
-/// otherwise plan a statement with an array anew at each call, because it takes a plan for one value to be cheaper than the
-/// plan for any number of values; that costs more than to run it. A plan may be made while tables are empty and used once they
-/// are large: therefore no plan reads a whole table where there is an index, nor joins other than through an index. The
-/// planner takes a scan without an index to be so expensive that it would compile it.
-const PLANNED_ONCE: &str = "; SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; \
-     SET enable_hashjoin = off; SET enable_mergejoin = off; SET jit = off";
+/// The process that serves a session on the server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Served {
+    /// This process.
+    By(i32),
+    /// No process so far: a pooler has lent none.
+    Nobody,
+    /// A process that is not known.
+    Untold,
+}
 
 /// One connection, and the statements prepared on it.
 pub(super) struct Session {
     pub(super) client: Client,
-    /// The process that serves it on the server.
-    pub(super) pid: i32,
+    /// The process that serves it on the server, or a number below.
+    pid: AtomicI32,
     server: Server,
     /// Time at which it was open. The server has not crashed since then, because a crash ends every session.
     pub(super) opened: Instant,
@@ -72,6 +66,25 @@ impl Session {
         Ok(statement)
     }
 
+    /// The process that serves it on the server.
+    pub(super) fn served(&self) -> Served {
+        match self.pid.load(Ordering::Acquire) {
+            NOBODY => Served::Nobody,
+            UNTOLD => Served::Untold,
+            pid => Served::By(pid),
+        }
+    }
+
+    /// Records the process that serves it on the server now.
+    pub(super) fn note_served(&self, served: Served) {
+        let pid = match served {
+            Served::Nobody => NOBODY,
+            Served::Untold => UNTOLD,
+            Served::By(pid) => pid,
+        };
+        self.pid.store(pid, Ordering::Release);
+    }
+
     /// Records an answer of the server.
     pub(super) fn answered(&self) {
         *self.answered.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
@@ -86,14 +99,6 @@ impl Session {
     pub(super) fn discard(&self) {
         self.broken.store(true, Ordering::Release);
     }
-}
-
-/// The identity of a server process and its database: when it started, and the number of the database. The server after a
-/// failover has another one, and so has a copy of a database beside the original.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct Server {
-    started: String,
-    database: String,
 }
 
 /// What all sessions together know of the server.
@@ -142,21 +147,19 @@ impl Seen {
     }
 }
 
-/// A client, and what reads and writes for it.
-type Connected = (Client, Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>);
+/// Types of the parameters of statements.
+type ParameterTypes = Arc<Mutex<HashMap<&'static str, Arc<[Type]>>>>;
 
 /// Opens connections to the server.
 #[derive(Clone)]
 pub(super) struct Sessions {
-    pub(super) config: Arc<Config>,
-    pub(super) tls: MakeRustlsConnect,
-    /// The settings for each host alone, and the place of the one that was used last.
-    hosts: Arc<[Config]>,
-    last_used: Arc<AtomicUsize>,
-    /// Maximum duration of a heavy read's statement; `None` for other calls.
-    heavy: Option<Duration>,
-    /// True if each session makes a plan of each statement once.
-    planned_once: bool,
+    pub(super) access: Arc<Access>,
+    /// Settings of the sessions of this pool, or of its transactions.
+    pub(super) settings: SessionSettings,
+    /// True if a pooler lends the server's connections by the transaction: a session keeps nothing on the server then.
+    pub(super) pooled: bool,
+    /// Known types of parameters, through a pooler: one statement of each is prepared.
+    pub(super) types: ParameterTypes,
     /// Time and reason of the last refusal of a connection, through any pool.
     refused: Arc<Mutex<Option<(Instant, Cause)>>>,
     seen: Arc<Seen>,
@@ -170,19 +173,34 @@ impl Sessions {
     /// # Errors
     /// The URL or the certificates are invalid.
     pub(super) fn of(config: &StoreConfig) -> Result<Self, StoreError> {
-        let StoreBackend::Postgres { url, ca_file } = &config.backend else {
-            return Err(StoreError::Unavailable("no PostgreSQL is configured".into()));
-        };
-        let (config, tls) = settings::read(url, ca_file.as_deref())?;
-        let (refused, seen, suspects_pooler, last_used) = Default::default();
-        let hosts = settings::each_host(&config).into_iter().map(|(_, host)| host).collect();
-        let (config, heavy, planned_once) = (Arc::new(config), None, false);
-        Ok(Self { config, tls, hosts, last_used, heavy, planned_once, refused, seen, suspects_pooler })
+        match &config.backend {
+            StoreBackend::Postgres(postgres) => Self::to(postgres),
+            StoreBackend::Sqlite { .. } => Err(StoreError::Unavailable("no PostgreSQL is configured".into())),
+        }
+    }
+
+    /// The same for migrations; `None` if they have no URL of their own.
+    pub(super) fn for_migrations(config: &StoreConfig) -> Result<Option<Self>, StoreError> {
+        match &config.backend {
+            StoreBackend::Postgres(postgres) => postgres.for_migrations().as_ref().map(Self::to).transpose(),
+            StoreBackend::Sqlite { .. } => Ok(None),
+        }
+    }
+
+    fn to(postgres: &PostgresConfig) -> Result<Self, StoreError> {
+        let access = Arc::new(Access::of(postgres)?);
+        let (settings, types, refused, seen, suspects_pooler) = Default::default();
+        Ok(Self { access, settings, pooled: postgres.pooled, types, refused, seen, suspects_pooler })
     }
 
     /// The same server, with sessions for a pool: for heavy reads if there is a timeout.
     pub(super) fn of_pool(&self, pool: Pool, heavy: Option<Duration>) -> Self {
-        Self { heavy, planned_once: pool.plans_once(), ..self.clone() }
+        Self { settings: SessionSettings { heavy, planned_once: pool.plans_once() }, ..self.clone() }
+    }
+
+    /// TLS with the current certificates.
+    pub(super) fn tls(&self) -> MakeRustlsConnect {
+        self.access.tls()
     }
 
     /// Changes whenever a session was lost, or a new one led to another server.
@@ -195,12 +213,20 @@ impl Sessions {
         self.seen.note_reconnect();
     }
 
-    /// Finds a pooler that lends connections.
+    /// Finds a pooler that lends connections, unless one is expected.
     ///
     /// # Errors
     /// As [`pooler::refuse`].
     pub(super) async fn refuse_pooler(&self) -> Result<(), StoreError> {
+        if self.pooled {
+            return Ok(());
+        }
         pooler::refuse(self.open(), self.open()).await
+    }
+
+    /// Records the server that a transaction led to.
+    pub(super) fn note_server(&self, server: &Server) {
+        self.seen.note_server(server);
     }
 
     /// Records that a session lost its statements.
@@ -235,74 +261,24 @@ impl Sessions {
         }
         let connecting = tokio::time::timeout(CONNECT_TIMEOUT, async {
             let client = self.open().await?;
-            let answers = client.simple_query(&self.begin()).await?;
+            let first = if self.pooled { IDENTITY.to_owned() } else { self.settings.of_session() };
+            let answers = client.simple_query(&first).await?;
             Ok((client, answers))
         });
         let connected = connecting.await.map_err(|_| StoreError::Unavailable("no connection within 5 s".into()))?;
-        let (client, answers) = connected.map_err(|error| connect_error(&error))?;
+        let (client, answers) = connected.map_err(|error| self.access.explain(&error))?;
         let (pid, server) = fit(&answers)?;
         // Before the first call over the session, so that what it reads or writes counts as of another server.
         self.seen.note_server(&server);
         let now = Instant::now();
         let (prepared, answered, broken) = (Mutex::default(), Mutex::new(now), AtomicBool::new(false));
+        let pid = AtomicI32::new(if self.pooled { NOBODY } else { pid });
         Ok(Session { client, pid, server, opened: now, prepared, answered, broken })
-    }
-
-    /// The first statements of a session: its settings, and the question for its process id.
-    fn begin(&self) -> String {
-        let heavy = self.heavy.map_or_else(String::new, |timeout| {
-            // A heavy read uses one process of the server, and the planner never compiles it.
-            // One that waits for a lock fails before, and by another name than one that has too much to read.
-            format!(
-                "; SET statement_timeout = {}; SET lock_timeout = {}; SET max_parallel_workers_per_gather = 0; SET jit = off",
-                timeout.as_millis(),
-                timeout.as_millis() / 2
-            )
-        });
-        let plans = if self.planned_once { PLANNED_ONCE } else { "" };
-        #[cfg(not(feature = "faults"))]
-        let durable = DURABLE;
-        #[cfg(feature = "faults")]
-        let durable = if crate::faults::has(crate::faults::Fault::AckBeforeCommit) { "NULL" } else { DURABLE };
-        format!(
-            "{SETTINGS}{heavy}{plans}; SELECT pg_backend_pid(), pg_is_in_recovery(), current_setting('transaction_read_only'), \
-             current_setting('server_encoding'), extract(epoch FROM pg_postmaster_start_time()), \
-             (SELECT oid FROM pg_database WHERE datname = current_database()), {durable}"
-        )
-    }
-
-    /// Connects to the first of the hosts that lets this user in and is as the URL demands. A host that accepts and then says
-    /// nothing, because it is frozen, has its share of the time and no more.
-    async fn connect_to_a_host(&self) -> Result<Connected, tokio_postgres::Error> {
-        let (count, each) = (self.hosts.len(), settings::host_timeout(self.hosts.len()));
-        if count < 2 {
-            return self.config.connect(self.tls.clone()).await;
-        }
-        // Only one host takes writes, so the order is of no importance then.
-        let writable = self.config.get_target_session_attrs() == TargetSessionAttrs::ReadWrite;
-        let first = if writable { self.last_used.load(Ordering::Acquire) } else { 0 };
-        let mut refused = None;
-        for at in (0..count).map(|place| (first + place) % count) {
-            let connecting = self.hosts[at].connect(self.tls.clone());
-            match tokio::time::timeout(each, connecting).await {
-                Ok(Ok(connected)) => {
-                    self.last_used.store(at, Ordering::Release);
-                    return Ok(connected);
-                }
-                Ok(Err(error)) => refused = Some(error),
-                Err(_silent) => {}
-            }
-        }
-        match refused {
-            Some(error) => Err(error),
-            // All are silent. The caller's time ends this, unless one of them answers late.
-            None => self.config.connect(self.tls.clone()).await,
-        }
     }
 
     /// Opens a connection outside the pools.
     pub(super) async fn open(&self) -> Result<Client, tokio_postgres::Error> {
-        let (client, connection) = self.connect_to_a_host().await?;
+        let (client, connection) = self.access.connect().await?;
         let seen = self.seen.clone();
         // This task ends when the client is dropped, because that closes the connection.
         tokio::spawn(async move {
@@ -311,29 +287,6 @@ impl Sessions {
             }
         });
         Ok(client)
-    }
-}
-
-/// Checks the answers to [`Sessions::begin`]: the server must take writes. Returns the process that serves the session, and
-/// the server.
-fn fit(answers: &[SimpleQueryMessage]) -> Result<(i32, Server), StoreError> {
-    let row = answers.iter().find_map(|answer| match answer {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let column = |index| row.and_then(|row| row.try_get(index).ok().flatten()).unwrap_or_default();
-    let refuses = |why: &str| Err(StoreError::Unavailable(Cause::named(Fault::StoreRefusesWrites, why)));
-    match (column(0).parse(), column(1), column(2), column(3)) {
-        (Err(_), ..) => Err(StoreError::Unavailable("the server did not tell its process id".into())),
-        (Ok(_), "t", ..) => refuses("the server is a standby (pg_is_in_recovery)"),
-        (Ok(_), _, "on", _) => refuses("the server's transactions are read-only (default_transaction_read_only)"),
-        (Ok(pid), _, _, "UTF8") => Ok((pid, Server { started: column(4).to_owned(), database: column(5).to_owned() })),
-        (Ok(_), _, _, encoding) => Err(StoreError::Failed(Cause::named(
-            Fault::StoreWrongEncoding,
-            format!(
-                "the database's encoding is {encoding}; it must be UTF8: create it with ENCODING 'UTF8' TEMPLATE template0"
-            ),
-        ))),
     }
 }
 

@@ -1,6 +1,6 @@
-//! Reads the connection URL: the driver's settings, and the TLS modes that the driver doesn't know.
+//! The driver's settings for connections, and TLS.
 
-use std::{path::Path, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use rustls::{ClientConfig, RootCertStore, pki_types::CertificateDer, pki_types::pem::PemObject};
 use tokio_postgres::{
@@ -9,29 +9,40 @@ use tokio_postgres::{
 };
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::super::StoreError;
-use crate::config::{Secret, is_tls_optional, read_postgres_url};
+use crate::config::{TlsFiles, TlsMaterial, is_tls_optional};
 
 /// Maximum time to open a connection.
 pub(super) const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Returns the settings of the server and of TLS.
-pub(super) fn read(url: &Secret, ca_file: Option<&Path>) -> Result<(Config, MakeRustlsConnect), StoreError> {
-    let mut config = read_postgres_url(url.reveal()).map_err(|why| invalid(format!("DATABASE_URL {why}")))?;
-    // An operator who names a CA wants TLS; without it, a server that offers none would be used in plain text.
-    if ca_file.is_some() && is_tls_optional(&config) {
+/// The settings of connections to the server of a URL.
+pub(super) fn of_connections(mut config: Config, files: &TlsFiles) -> Config {
+    // An operator who names a CA or a certificate wants TLS; without it, a server that offers none would be used in plain text.
+    if (files.ca.is_some() || files.client.is_some()) && is_tls_optional(&config) {
         config.ssl_mode(SslMode::Require);
     }
     let each = host_timeout(config.get_hosts().len().max(config.get_hostaddrs().len()));
     watch_connection(&mut config, each);
-    let roots = if config.get_ssl_mode() == SslMode::Disable { RootCertStore::empty() } else { roots(ca_file)? };
+    config
+}
+
+/// True if connections may use TLS.
+pub(super) fn uses_tls(config: &Config) -> bool {
+    config.get_ssl_mode() != SslMode::Disable
+}
+
+/// TLS with these certificates. Without `trusts`, no certificate is read, because no connection uses TLS.
+pub(super) fn tls(material: &TlsMaterial, trusts: bool) -> Result<MakeRustlsConnect, String> {
+    let roots = if trusts { roots(material.ca.as_deref())? } else { RootCertStore::empty() };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = ClientConfig::builder_with_provider(provider)
+    let builder = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
-        .map_err(|error| invalid(error.to_string()))?
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    Ok((config, MakeRustlsConnect::new(tls)))
+        .map_err(|error| error.to_string())?
+        .with_root_certificates(roots);
+    let tls = match material.certificate_and_key()? {
+        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?,
+        None => builder.with_no_client_auth(),
+    };
+    Ok(MakeRustlsConnect::new(tls))
 }
 
 /// Bounds the time until the host accepts, and the time until the loss of a connection is noticed.
@@ -46,7 +57,7 @@ fn watch_connection(config: &mut Config, accepts_within: Duration) {
         .tcp_user_timeout(Duration::from_secs(15));
 }
 
-/// The settings for each host alone, with its name for people.
+/// The settings for each host alone, without a login, and its name for people.
 pub(super) fn each_host(config: &Config) -> Vec<(String, Config)> {
     let (names, addresses, ports) = (config.get_hosts(), config.get_hostaddrs(), config.get_ports());
     let alone = |at: usize| {
@@ -71,8 +82,6 @@ pub(super) fn each_host(config: &Config) -> Vec<(String, Config)> {
             one.hostaddr(address);
             name = if name.is_empty() { format!("{address}:{port}") } else { name };
         }
-        config.get_user().map(|user| one.user(user));
-        config.get_password().map(|password| one.password(password));
         config.get_dbname().map(|database| one.dbname(database));
         config.get_options().map(|options| one.options(options));
         watch_connection(&mut one, *config.get_connect_timeout().unwrap_or(&CONNECT_TIMEOUT));
@@ -90,34 +99,33 @@ pub(super) fn host_timeout(hosts: usize) -> Duration {
     }
 }
 
-fn roots(ca_file: Option<&Path>) -> Result<RootCertStore, StoreError> {
+fn roots(ca: Option<&[u8]>) -> Result<RootCertStore, String> {
     let mut roots = RootCertStore::empty();
-    let Some(path) = ca_file else {
+    let Some(pem) = ca else {
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
         return Ok(roots);
     };
-    let unreadable = |error: &dyn std::fmt::Display| invalid(format!("DATABASE_CA_FILE: {error}"));
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unreadable(&error))? {
-        let certificate = certificate.map_err(|error| unreadable(&error))?;
-        roots.add(certificate).map_err(|error| unreadable(&error))?;
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| format!("DATABASE_CA_FILE: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("DATABASE_CA_FILE: {error}"))?;
     }
     if roots.is_empty() {
-        return Err(unreadable(&"it contains no certificate"));
+        return Err("DATABASE_CA_FILE: it contains no certificate".to_owned());
     }
     Ok(roots)
-}
-
-fn invalid(reason: impl Into<String>) -> StoreError {
-    StoreError::Failed(reason.into().into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::read_postgres_url;
 
     #[test]
     fn hosts_that_never_answer_leave_time_for_the_last_one() {
-        let timeout = |url: &str| *read(&Secret::new(url), None).unwrap().0.get_connect_timeout().unwrap();
+        let timeout = |url: &str| {
+            let config = of_connections(read_postgres_url(url).unwrap(), &TlsFiles::default());
+            *config.get_connect_timeout().unwrap()
+        };
         assert_eq!(timeout("postgres://one/chat"), CONNECT_TIMEOUT);
         for hosts in 2..5 {
             let url = format!("postgres://{}/chat", vec!["host"; hosts].join(","));

@@ -393,7 +393,7 @@ async fn a_cluster_with_tls_is_reached_by_the_names_that_it_announces() {
     let server = RedisServer::cluster_node(&[&tls[..], &files[..], &names[..]].concat()).await;
     let _: String = server.command(&["CLUSTER", "ADDSLOTSRANGE", "0", "16383"]).await;
     let mut settings = settings("one", Some(&format!("rediss+cluster://localhost:{port}")));
-    settings.redis.as_mut().unwrap().ca_file = Some(ca.into());
+    settings.redis.as_mut().unwrap().tls.ca = Some(ca.into());
     let mut node = Node::with(settings.clone()).await;
     node.redis_is(LinkState::Up).await;
     // The certificate has no address, so every connection was made by the name.

@@ -306,7 +306,7 @@ async fn the_link_uses_tls_and_trusts_only_the_given_ca() {
     let url = format!("rediss://localhost:{port}");
     let with_ca = |name: &str, ca: Option<std::path::PathBuf>| {
         let mut settings = settings(name, Some(&url));
-        settings.redis.as_mut().unwrap().ca_file = ca;
+        settings.redis.as_mut().unwrap().tls.ca = ca;
         settings
     };
     let (mut one, other) =

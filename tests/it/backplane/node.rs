@@ -4,7 +4,7 @@ use std::{collections::VecDeque, sync::Arc, time::Duration};
 
 use switchboard::{
     backplane::{Backplane, BackplaneEvent, Departure, RefusedPlace, Registration, Return, Scope, Settings},
-    config::{RedisConfig, RedisPasswords, RedisPrefix, RedisServers},
+    config::RedisConfig,
     degrade::{Degrade, LinkState, Part},
     metrics::Metrics,
     model::{
@@ -34,8 +34,7 @@ pub(crate) struct Node {
 
 /// The Redis at this URL.
 fn redis_config(url: &str) -> RedisConfig {
-    let servers = RedisServers::parse(url, &RedisPasswords::default()).unwrap();
-    RedisConfig { servers, ca_file: None, sentinel_ca_file: None, prefix: RedisPrefix::default() }
+    RedisConfig::at(url).unwrap()
 }
 
 /// Settings with short times.

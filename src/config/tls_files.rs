@@ -1,0 +1,128 @@
+//! The files of TLS to a server: the certificates to trust, and the certificate that the node shows.
+
+use std::{fs, path::PathBuf};
+
+use rustls::{
+    crypto::aws_lc_rs,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject},
+    sign::CertifiedKey,
+};
+
+use super::{settings::Setting, source::Reader};
+
+/// Maximum length of a file, in bytes.
+const MAX_FILE: u64 = 4 << 20;
+
+/// The files of TLS to a server. They may be replaced while the node runs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct TlsFiles {
+    /// Certificates (PEM) to trust instead of the system's.
+    pub ca: Option<PathBuf>,
+    /// The certificate that the node shows; `None`: it shows none.
+    pub client: Option<ClientCertificate>,
+}
+
+/// The files with the certificate that the node shows.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientCertificate {
+    /// The certificate, and those between it and its CA (PEM).
+    pub certificate: PathBuf,
+    /// Its private key (PEM), without a password.
+    pub key: PathBuf,
+}
+
+/// The content of [`TlsFiles`]. It has no `Debug`, because it holds a private key.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct TlsMaterial {
+    /// Certificates (PEM) to trust.
+    pub ca: Option<Vec<u8>>,
+    /// The certificate that the node shows, and its key (PEM).
+    pub client: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+/// The certificate that the node shows, and its key.
+pub(crate) type CertificateAndKey = (Vec<CertificateDer<'static>>, PrivateKeyDer<'static>);
+
+impl TlsFiles {
+    /// The files in words.
+    pub fn in_words(&self) -> String {
+        let client = self.client.iter().flat_map(|client| [&client.certificate, &client.key]);
+        self.ca.iter().chain(client).map(|path| path.display().to_string()).collect::<Vec<_>>().join(", ")
+    }
+
+    /// Reads the files.
+    ///
+    /// # Errors
+    /// A file can't be read, or a key does not belong to its certificate; the message names the file.
+    pub fn read(&self) -> Result<TlsMaterial, String> {
+        let read = |path: &PathBuf| read(path).map_err(|why| format!("{}: {why}", path.display()));
+        let ca = self.ca.as_ref().map(read).transpose()?;
+        let client = match &self.client {
+            Some(ClientCertificate { certificate, key }) => Some((read(certificate)?, read(key)?)),
+            None => None,
+        };
+        let material = TlsMaterial { ca, client };
+        if let Some(ClientCertificate { key, .. }) = &self.client {
+            material.certificate_and_key().map_err(|why| format!("{}: {why}", key.display()))?;
+        }
+        Ok(material)
+    }
+}
+
+impl TlsMaterial {
+    /// The certificate that the node shows; `None` if it shows none.
+    ///
+    /// # Errors
+    /// There is no certificate or key, or they do not belong together.
+    pub fn certificate_and_key(&self) -> Result<Option<CertificateAndKey>, String> {
+        let Some((certificate, key)) = &self.client else { return Ok(None) };
+        let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate).collect();
+        let chain =
+            chain.ok().filter(|chain| !chain.is_empty()).ok_or("comes with a file that holds no PEM certificate")?;
+        let key = PrivateKeyDer::from_pem_slice(key)
+            .map_err(|_| "names a file that holds no private key in PEM form; one with a password can't be used")?;
+        CertifiedKey::from_der(chain.clone(), key.clone_key(), &aws_lc_rs::default_provider())
+            .map_err(|_| "names a private key that does not belong to the certificate")?;
+        Ok(Some((chain, key)))
+    }
+}
+
+fn read(path: &PathBuf) -> Result<Vec<u8>, &'static str> {
+    let size = fs::metadata(path).map_err(|_| "can't be read")?.len();
+    if size > MAX_FILE {
+        return Err("is too large");
+    }
+    fs::read(path).map_err(|_| "can't be read")
+}
+
+/// Reads the names of the files of TLS to a server.
+pub(super) fn read_tls(reader: &mut Reader<'_>, ca: &Setting, certificate: &Setting, key: &Setting) -> TlsFiles {
+    let ca = reader.read(ca, |text| match fs::read_to_string(text) {
+        Ok(pem) if pem.contains("-----BEGIN CERTIFICATE-----") => Ok(PathBuf::from(text)),
+        Ok(_) => Err("names a file that holds no PEM certificate".to_owned()),
+        Err(_) => Err("names a file that can't be read".to_owned()),
+    });
+    let mut readable = |setting: &Setting| {
+        reader.read(setting, |text| {
+            let path = PathBuf::from(text);
+            read(&path).map(|content| (path, content)).map_err(|why| format!("names a file that {why}"))
+        })
+    };
+    let (shown, proof) = (readable(certificate), readable(key));
+    for (given, other) in [(certificate, key), (key, certificate)] {
+        if reader.given(given) && !reader.given(other) {
+            reader.fault(given.name, format!("is given without {}: a certificate needs its key", other.name));
+        }
+    }
+    let client = shown.zip(proof).and_then(|((certificate, chain), (path, content))| {
+        let material = TlsMaterial { ca: None, client: Some((chain, content)) };
+        match material.certificate_and_key() {
+            Ok(_) => Some(ClientCertificate { certificate, key: path }),
+            Err(why) => {
+                reader.fault(key.name, why);
+                None
+            }
+        }
+    });
+    TlsFiles { ca, client }
+}
