@@ -16,7 +16,7 @@ printf %s "redis://switchboard:$redis@redis/" >redis-url
 # Rights of a node, as docs/operations/redis.md lists them. The default user exists for the health check.
 cat >redis.acl <<ACL
 user default on nopass resetkeys resetchannels -@all +ping
-user switchboard on >$redis resetkeys ~ws:* ~rate_limit:* ~room_messages:* resetchannels &{s* -@all +hello +auth +select +ping +evalsha +script|load +time +exists +expire +pexpire +del +get +set +hget +hset +hdel +hexists +hkeys +hgetall +lindex +lpush +lrange +ltrim +sadd +srem +scard +scan +sscan +srandmember +zadd +zrem +zscore +zrange +zrangebyscore +publish +subscribe +unsubscribe +info +pubsub|channels
+user switchboard on >$redis resetkeys ~ws:* ~rate_limit:* ~room_messages:* resetchannels &{s* -@all +hello +auth +select +ping +evalsha +script|load +time +exists +expire +pexpire +del +get +set +hget +hset +hdel +hexists +hkeys +hgetall +lindex +lpush +lrange +ltrim +sadd +srem +scard +scan +sscan +srandmember +zadd +zrem +zscore +zrange +zrangebyscore +publish +subscribe +unsubscribe +client|tracking +info +pubsub|channels
 ACL
 touch done
 echo "secrets: made"
