@@ -18,7 +18,7 @@ printf %s "redis://switchboard:$redis@redis/" >redis-url
 # Rights of a node, as docs/operations/redis.md lists them. The default user exists for the health check.
 cat >redis.acl <<ACL
 user default on nopass resetkeys resetchannels -@all +ping
-user switchboard on >$redis resetkeys ~ws:* ~rate_limit:* ~room_messages:* resetchannels &{s* -@all +hello +auth +select +ping +evalsha +script|load +time +exists +expire +pexpire +del +get +set +hget +hset +hdel +hexists +hkeys +hgetall +lindex +lpush +lrange +ltrim +sadd +srem +scard +scan +sscan +srandmember +zadd +zrem +zscore +zrange +zrangebyscore +publish +subscribe +unsubscribe +info +pubsub|channels
+user switchboard on >$redis resetkeys ~ws:* ~rate_limit:* ~room_messages:* resetchannels &{s* -@all +hello +auth +select +ping +evalsha +script|load +time +exists +expire +pexpire +del +get +set +hget +hset +hdel +hexists +hkeys +hgetall +lindex +lpush +lrange +ltrim +sadd +srem +scard +scan +sscan +srandmember +zadd +zrem +zscore +zrange +zrangebyscore +publish +subscribe +unsubscribe +client|tracking +info +pubsub|channels
 ACL
 # The same for compose/cluster.yaml: all servers have these users, and one more for each other.
 printf %s "redis+cluster://switchboard:$redis@redis?addr=redis-2:6379&addr=redis-3:6379" >redis-cluster-url

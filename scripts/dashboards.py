@@ -378,6 +378,7 @@ CAPACITY = dashboard(
                 graph("Calls", "Calls per second, by operation.", "ops", (total("redis_call_seconds_count", by="operation"), "{{operation}}"), stacked=True),
                 graph("Calls per message", "Calls for sending, per message; they include publications of typing and presence.", "short", (per(total("redis_call_seconds_count", SENDING), MESSAGES), "calls")),
                 graph("Time per call", "Mean time of a call, by operation.", "s", (share(total("redis_call_seconds_sum", by="operation"), total("redis_call_seconds_count", by="operation")), "{{operation}}")),
+                graph("Presence look-ups", "Share of the users who were looked up for notifications and hints, and whom the node knew without asking Redis.", "percentunit", (share(total("presence_known_total"), f"{total('presence_known_total')} + {total('presence_asked_total')}"), "known")),
                 graph("Cache", "Share of resumes that the recent-message cache served.", "percentunit", (share(total("recent_cache_hits_total"), f"{total('recent_cache_hits_total')} + {total('recent_cache_misses_total')}"), "served")),
             ],
         ),

@@ -7,7 +7,7 @@
 //! Read in this order: `types` (inputs and outputs), `shards`, `keys` and `channels` (every name), `target` (where the server is;
 //! `connector`, `route`, `sentinels`, `sentinel`, `belief` and `cluster` serve it), `connection` and `link` (calls), `lease`, `incarnation`, `era`
 //! and `watchdog` (whether Redis is up, and this node's identity in it), `sharing` and `takeover` (other deployments), `local`, `line` and `registry` (connections),
-//! `departures`, `reaping`, `scrub`, `presence_query`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
+//! `departures`, `reaping`, `scrub`, `presence_query`, `node_query` with `known_nodes` and `tracking`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
 //! `incoming` (the bus), `hints`, `recent`, `limit`.
 
 use std::{sync::Arc, time::Duration};
@@ -48,6 +48,7 @@ mod incarnation;
 mod incoming;
 mod info;
 mod keys;
+mod known_nodes;
 mod lease;
 mod lease_calls;
 mod limit;
@@ -61,6 +62,7 @@ mod names;
 mod needs;
 mod neighbours;
 mod node_counts;
+mod node_query;
 mod ops;
 mod plain_text;
 mod presence_query;
@@ -87,6 +89,7 @@ mod subscriber;
 mod subscription;
 mod takeover;
 mod target;
+mod tracking;
 mod types;
 mod watchdog;
 mod wire;
@@ -179,7 +182,7 @@ impl Backplane {
         };
         let (l, m, p, d) = (link.clone(), metrics.clone(), process.clone(), degrade.clone());
         let subscriber = Arc::new(subscriber::Subscriber::new(l, m, p, incoming, d));
-
+        let nodes = node_query::NodeQuery::start(&link, settings.presence_cache, &metrics, supervisor);
         let (eras, era) = watch::channel(era::Era::default());
         let sweeps = departures::Sweeps::new(&departures);
         let state = (departures, sweeps, era.clone());
@@ -203,7 +206,7 @@ impl Backplane {
         }
         let limiter = limit::Limiter::new(link.clone(), lease.clone(), settings.window);
         let (l, e, o, node) = (link.clone(), lease.clone(), local.clone(), settings.node);
-        let presence = presence_query::PresenceQuery { link: l, lease: e, local: o, node };
+        let presence = presence_query::PresenceQuery { link: l, lease: e, local: o, nodes, node };
         let hints = hints::Hints { link: link.clone(), process, macs: macs.clone() };
         let backplane =
             Self { link, lease, local, registry, presence, limiter, hints, recent, publisher, subscriber, macs, era };

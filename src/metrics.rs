@@ -166,6 +166,14 @@ metrics! {
     hints_waiting: IntGauge("hints_waiting");
     /// Hints dropped because too many waited: of a whole conversation, or of one user of this node.
     hints_dropped: IntCounter("hints_dropped_total");
+    /// Users who were looked up and known, so that Redis was not asked where they are connected.
+    presence_known: IntCounter("presence_known_total");
+    /// Users who were looked up in Redis, because they were not known or had changed.
+    presence_asked: IntCounter("presence_asked_total");
+    /// Users of whom this node knows where they are connected.
+    presence_known_users: IntGauge("presence_known_users");
+    /// Servers of Redis that tell this node of changes: 1, or the masters of a cluster; 0 if Redis is asked each time.
+    presence_tracked: IntGauge("presence_tracked_servers");
     /// Resumes served from the recent-message cache.
     cache_hits: IntCounter("recent_cache_hits_total");
     /// Resumes that had to read from the store.

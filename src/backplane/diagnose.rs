@@ -16,6 +16,7 @@ use super::{
     server_mode::ServerMode,
     shards::{Layout, Shard},
     target::Target,
+    tracking,
 };
 use crate::{
     config::RedisConfig,
@@ -36,7 +37,9 @@ pub async fn diagnose(config: &RedisConfig, deployment: Option<DeploymentId>, cl
         return misfit.into();
     }
     if let Some(found) = target.cluster() {
-        return diagnose_cluster::diagnose(config, found, own, clock).await;
+        let mut diagnosis = diagnose_cluster::diagnose(config, found, own, clock).await;
+        diagnosis.findings.extend(tracking::check(&target, &Keys::new(&config.prefix, Layout::Cluster)).await);
+        return diagnosis;
     }
     let keys = Keys::new(&config.prefix, Layout::Single);
     // The client has the login that the server took.
@@ -66,6 +69,7 @@ pub async fn diagnose(config: &RedisConfig, deployment: Option<DeploymentId>, cl
     record(check_types(&keys, &mut connection).await);
     record(check_clocks(&mut connection, clock).await);
     record(check_room(&client).await.map(|()| None));
+    record(Ok(tracking::check(&target, &keys).await));
     let info = Info::fetch(&mut connection, REPLY_TIMEOUT).await.ok();
     record(Ok(info.as_ref().and_then(Info::eviction)));
     let state = info.as_ref().map_or_else(|| "answers".to_owned(), Info::version) + &target.in_words();

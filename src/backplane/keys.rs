@@ -158,6 +158,16 @@ impl Keys {
         }
     }
 
+    /// The user of an [`entry`](Self::entry) key.
+    pub(super) fn user_of_entry(&self, key: &str) -> Option<UserId> {
+        let rest = self.bare(key)?.strip_prefix("ws:conns:")?;
+        let user = match self.layout {
+            Layout::Single => rest,
+            Layout::Cluster => rest.strip_prefix('{')?.split_once("}:")?.1,
+        };
+        UserId::parse(user).ok()
+    }
+
     /// LIST: times at which a user's latest shares of a budget were taken.
     pub(super) fn window(&self, budget: Budget, user: &UserId) -> String {
         let family = match budget {
@@ -223,6 +233,12 @@ impl Keys {
             Layout::Single => format!("{}{family}check:{id}", self.prefix),
             Layout::Cluster => format!("{}{family}check:{{{}}}:{id}", self.prefix, shard.tag()),
         })
+    }
+
+    /// A key of a shard that nobody writes.
+    pub(super) fn absent(&self, shard: Shard) -> String {
+        let [key, ..] = self.checks(shard, "absent");
+        key
     }
 
     /// Keys with the names of all that a node uses, for what has the id. Some exist, so that they may only be read.
@@ -369,6 +385,8 @@ mod tests {
             assert_eq!(users, format!("{before}ws:node_users:n#00"));
             assert_eq!(keys.node_of_users(&users), Some((Shard::HOME, incarnation)));
             assert_eq!(keys.entry(&user), format!("{before}ws:conns:123"));
+            assert_eq!(keys.user_of_entry(&keys.entry(&user)), Some(user.clone()));
+            assert_eq!(keys.user_of_entry(&keys.summary(&user)), None);
             assert!(keys.is_view(keys.online(Shard::HOME)) && !keys.is_view(&keys.summary(&user)));
         }
         for id in ["123", "auth0|abc", "bob+test@example.com", "a=|+b"] {
@@ -391,6 +409,8 @@ mod tests {
             assert_eq!(slot(key.as_bytes()), slot(shard.tag().as_bytes()), "{key}");
         }
         assert_eq!(keys.entry(&user), "staging:ws:conns:{sdk}:123");
+        assert_eq!(keys.user_of_entry(&keys.entry(&user)), Some(user.clone()));
+        assert_eq!(slot(keys.absent(shard).as_bytes()), slot(shard.tag().as_bytes()));
         assert_eq!(keys.nodes(Shard::HOME), "staging:ws:nodes:{sd3}");
         assert_eq!(keys.window(Budget::Send, &user), "staging:rate_limit:message:123");
     }

@@ -7,7 +7,7 @@ use std::{
     hash::{DefaultHasher, Hash, Hasher},
     sync::{
         Arc,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Instant,
 };
@@ -42,10 +42,12 @@ use crate::{
 const CONNECTIONS: usize = 4;
 /// Number of connections for queries that may return long replies.
 const QUERY_CONNECTIONS: u32 = 4;
-/// Maximum number of connections of a node: those of the link, and that of the subscription.
-pub(super) const NODE_CONNECTIONS: usize = CONNECTIONS + QUERY_CONNECTIONS as usize + 1;
-/// The same for each master of a cluster: for commands, for queries, for the subscription, and for questions about the masters.
-pub(super) const NODE_CONNECTIONS_PER_MASTER: usize = 4;
+/// Maximum number of connections of a node: those of the link, that of the subscription, and that over which Redis tells of
+/// changes.
+pub(super) const NODE_CONNECTIONS: usize = CONNECTIONS + QUERY_CONNECTIONS as usize + 2;
+/// The same for each master of a cluster: for commands, for queries, for the subscription, for changes, and for questions about the
+/// masters.
+pub(super) const NODE_CONNECTIONS_PER_MASTER: usize = 5;
 /// Maximum number of commands queued on one connection. Beyond it callers wait for room, within the same timeout.
 const WRITE_QUEUE: usize = 1_024;
 
@@ -55,6 +57,7 @@ pub(super) struct Link {
     keys: Arc<Keys>,
     query_pool: Option<QueryPool>,
     open: ArcSwapOption<Vec<Connection>>,
+    times_opened: AtomicU64,
     /// A call timed out, and not all connections have answered a probe since. Other calls then fail at once.
     silent: AtomicBool,
     /// A probe is late. Calls that can do without Redis then do.
@@ -86,6 +89,7 @@ impl Link {
             query_pool: target.clone().filter(|_| !cluster).map(pool),
             target,
             open: ArcSwapOption::empty(),
+            times_opened: AtomicU64::new(0),
             silent: AtomicBool::new(false),
             late: AtomicBool::new(false),
             check_now: Notify::new(),
@@ -127,7 +131,13 @@ impl Link {
     pub(super) fn open(&self, connections: Vec<Connection>) {
         self.silent.store(false, Ordering::Release);
         self.late.store(false, Ordering::Release);
+        self.times_opened.fetch_add(1, Ordering::AcqRel);
         self.open.store(Some(Arc::new(connections)));
+    }
+
+    /// Number of times that new connections were opened. The same address may have led to another server each time.
+    pub(super) fn times_opened(&self) -> u64 {
+        self.times_opened.load(Ordering::Acquire)
     }
 
     /// Closes the link: calls fail at once.

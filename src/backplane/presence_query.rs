@@ -6,12 +6,14 @@ use redis::{Cmd, FromRedisValue, Pipeline};
 
 use super::{
     incarnation::Incarnation,
+    known_nodes::Holders,
     lease::Lease,
     line::{Line, parse_lines},
     link::Link,
     link_error::LinkError,
     local::{Held, Local},
     lossy::Lossy,
+    node_query::NodeQuery,
     ops::Op,
     replies::Replies,
     shards::Shard,
@@ -29,6 +31,7 @@ pub(super) struct PresenceQuery {
     pub(super) link: Arc<Link>,
     pub(super) lease: Arc<Lease>,
     pub(super) local: Arc<Local>,
+    pub(super) nodes: NodeQuery,
     pub(super) node: NodeId,
 }
 
@@ -41,30 +44,26 @@ impl PresenceQuery {
 
     /// For each user, true if there is a connection right now.
     pub(super) async fn connected(&self, users: &[UserId]) -> Vec<bool> {
-        let command = |user: &UserId| redis::cmd("HEXISTS").arg(self.link.keys().entry(user)).arg("c").take();
-        self.check_each(users, command, |user| self.local.is_connected(user)).await
+        let mut answers: Vec<bool> = users.iter().map(|user| self.local.is_connected(user)).collect();
+        let elsewhere: Vec<usize> = (0..users.len()).filter(|index| !answers[*index]).collect();
+        let asked: Vec<&UserId> = elsewhere.iter().map(|index| &users[*index]).collect();
+        for (index, holders) in elsewhere.into_iter().zip(self.nodes.of(&asked).await) {
+            answers[index] = holders.map_or_else(|| self.local.is_connected(&users[index]), |held| held.connected);
+        }
+        answers
     }
 
     /// For each user, the nodes that hold a connection right now. While Redis is unavailable, this node at most.
     pub(super) async fn nodes_of(&self, users: &[UserId]) -> Vec<Vec<NodeId>> {
-        let mut nodes = Vec::with_capacity(users.len());
-        for batch in users.chunks(BATCH) {
-            let mut pipeline = Pipeline::new();
-            for user in batch {
-                pipeline.cmd("HGET").arg(self.link.keys().entry(user)).arg("c");
-            }
-            let mut replies = self.query_all(&pipeline).await;
-            for (index, user) in batch.iter().enumerate() {
-                let lines = replies.as_mut().ok().and_then(|replies| replies.take::<Option<Lossy>>(index).ok());
-                let lines = parse_lines(&lines.flatten().unwrap_or_default().0);
-                let mut held: Vec<NodeId> = lines.iter().filter_map(|line| line.holder.node()).collect();
-                held.extend(self.local.is_connected(user).then(|| self.node.clone()));
-                held.sort_unstable();
-                held.dedup();
-                nodes.push(held);
-            }
-        }
-        nodes
+        let asked: Vec<&UserId> = users.iter().collect();
+        let nodes = |(user, holders): (&UserId, Option<Holders>)| {
+            let mut held = holders.map_or_else(Vec::new, |held| held.nodes.to_vec());
+            held.extend(self.local.is_connected(user).then(|| self.node.clone()));
+            held.sort_unstable();
+            held.dedup();
+            held
+        };
+        users.iter().zip(self.nodes.of(&asked).await).map(nodes).collect()
     }
 
     /// Answers true for users who are connected to this node, and sends `command` to Redis for each other one. Falls

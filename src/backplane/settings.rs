@@ -23,6 +23,8 @@ pub struct Settings {
     pub presence_grace: Duration,
     /// Lifetime of the recent-message caches; zero: nothing is cached.
     pub cache_ttl: Duration,
+    /// Maximum number of users whose nodes are remembered; 0: Redis is asked each time.
+    pub presence_cache: usize,
     /// Window in which commands are counted (60 s).
     pub window: Duration,
     /// User-scoped sockets per user over all nodes, and conversation-scoped ones per user and conversation.
@@ -39,6 +41,7 @@ impl From<&Config> for Settings {
             lease: config.timing.lease,
             presence_grace: config.timing.presence_grace,
             cache_ttl: config.timing.cache_ttl,
+            presence_cache: config.limits.presence_cache,
             window: WINDOW,
             connections_per_user: config.limits.connections_per_user,
             sockets_per_user: config.limits.sockets_per_user,

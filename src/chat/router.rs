@@ -276,6 +276,7 @@ mod tests {
             lease: Duration::from_secs(15),
             presence_grace: Duration::from_secs(5),
             cache_ttl: Duration::ZERO,
+            presence_cache: 0,
             window: Duration::from_secs(60),
             connections_per_user: 5,
             sockets_per_user: 100,

@@ -52,6 +52,7 @@ pub(super) fn read_limits(reader: &mut Reader<'_>, notes: &mut Vec<String>, othe
         write_rate: read_rate(reader, &set::WRITE_RATE_LIMIT, &set::WRITE_RATE_LIMITS),
         read_rate: read_rate(reader, &set::READ_RATE_LIMIT, &set::READ_RATE_LIMITS),
         event_rate: read_rate(reader, &set::EVENT_RATE_LIMIT, &set::EVENT_RATE_LIMITS),
+        presence_cache: reader.number(&set::PRESENCE_CACHE),
         events_per_receiver: reader.number(&set::MAX_EVENTS_PER_RECEIVER),
     }
 }

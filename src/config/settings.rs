@@ -227,6 +227,8 @@ settings! {
         "A name before every key in Redis: with staging, ws:nodes is staging:ws:nodes. Deployments with databases of their own need different ones if they share a database number of one Redis; nodes of one deployment need the same one.";
     CACHE_TTL = Redis, Kind::Duration(SECOND, 7 * DAY), "600s",
         "Lifetime of the cache of a conversation's recent messages.";
+    PRESENCE_CACHE = Redis, Kind::Count("users", 0, 10_000_000), "100000",
+        "Maximum number of users of whom a node remembers on which nodes they are connected, so that it asks Redis for members of conversations with new messages only after a change; about 200 bytes each. 0: it asks each time.";
     NODE_LEASE = Redis, Kind::Duration(3 * SECOND, 600 * SECOND), "15s",
         "A node that does not renew its lease for this long counts as dead, and its users go offline.";
 

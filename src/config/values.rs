@@ -299,6 +299,8 @@ pub struct Limits {
     pub read_rate: RateLimit,
     /// Weight of events per minute per user (600).
     pub event_rate: RateLimit,
+    /// Users of whom a node remembers where they are connected (100,000); 0: none.
+    pub presence_cache: usize,
     /// Events per second to one conversation or user that this node accepts (500); 0: no limit.
     pub events_per_receiver: u32,
 }

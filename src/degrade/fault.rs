@@ -33,6 +33,8 @@ pub enum Fault {
     RedisClusterDown,
     /// A Redis Cluster refuses everything while one of its masters is down.
     RedisFullCoverage,
+    /// Redis does not tell of changes to keys (`CLIENT TRACKING`), or this user may not ask for it.
+    RedisUntracked,
     /// The address is a Sentinel, which holds no data.
     RedisIsSentinel,
     /// The URL names sentinels, and a server that is none answers.
@@ -99,6 +101,7 @@ impl Fault {
         Self::RedisIsNoCluster,
         Self::RedisClusterDown,
         Self::RedisFullCoverage,
+        Self::RedisUntracked,
         Self::RedisIsSentinel,
         Self::RedisIsNoSentinel,
         Self::RedisUnknownPrimary,
@@ -142,6 +145,7 @@ impl Fault {
             Self::RedisIsNoCluster => "redis-is-no-cluster",
             Self::RedisClusterDown => "redis-cluster-down",
             Self::RedisFullCoverage => "redis-full-coverage",
+            Self::RedisUntracked => "redis-untracked",
             Self::RedisIsSentinel => "redis-is-sentinel",
             Self::RedisIsNoSentinel => "redis-is-no-sentinel",
             Self::RedisUnknownPrimary => "redis-unknown-primary",
@@ -174,6 +178,7 @@ impl Fault {
             self,
             Self::RedisEvicts
                 | Self::RedisFullCoverage
+                | Self::RedisUntracked
                 | Self::RedisSentinelsAway
                 | Self::RedisForeignValues
                 | Self::StoreNotMigrated

@@ -49,6 +49,8 @@ names! {
     Subscriber = "subscriber";
     /// Asks where the primary of Redis is.
     Target = "target";
+    /// Keeps connections over which Redis tells of changes.
+    Tracking = "tracking";
     /// Watches Redis.
     Watchdog = "watchdog";
     /// Passes events of the backplane on.

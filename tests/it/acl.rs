@@ -112,6 +112,11 @@ async fn the_documented_user_of_a_cluster_can_do_what_nodes_do() {
     }
     let printed = check(&cluster.url(), &database).await;
     assert!(printed.contains("note  Redis: redis-full-coverage: cluster-require-full-coverage is yes"), "{printed}");
+    assert!(!printed.contains("redis-untracked"), "{printed}");
+    one.metric("switchboard_presence_tracked_servers", |servers| servers == 3.0).await;
+    let () = cluster.servers[1].command(&["ACL", "SETUSER", "switchboard", "-client|tracking"]).await;
+    let printed_without = check(&url, &database).await;
+    assert!(printed_without.contains("note  Redis: redis-untracked: "), "{printed_without}");
     for missing in ["-spublish", "-ssubscribe", "-asking", "-cluster|slots", "-evalsha"] {
         // A right of one master is missed too.
         let server = &cluster.servers[if missing.starts_with("-cluster") { 0 } else { 2 }];
@@ -156,7 +161,9 @@ async fn the_documented_redis_user_can_do_what_nodes_do_and_no_more() {
     one.metric("switchboard_reaped_connections_total", |reaped| reaped >= 1.0).await;
     let health = one.request(Method::GET, "/api/health", None, None).await;
     assert_eq!(health.json["status"], "healthy", "{}", health.text);
+    one.metric("switchboard_presence_tracked_servers", |servers| servers == 1.0).await;
     assert_eq!(refused(&redis).await, Vec::<String>::new());
+    assert!(!check(&url, &database).await.contains("redis-untracked"));
 
     let client = redis::Client::open(url.as_str()).unwrap();
     let mut connection = client.get_multiplexed_async_connection().await.unwrap();
@@ -183,6 +190,9 @@ async fn the_documented_redis_user_can_do_what_nodes_do_and_no_more() {
         let answer: redis::RedisResult<redis::Value> = asked.query_async(&mut connection).await;
         assert_eq!(answer.unwrap_err().code(), Some("NOPERM"), "{command}");
     }
+    let () = redis.command(&["ACL", "SETUSER", "switchboard", "-client|tracking"]).await;
+    let printed = check(&url, &database).await;
+    assert!(printed.contains("note  Redis: redis-untracked: ") && !printed.contains("FAIL"), "{printed}");
 }
 
 /// Commands that Redis refused to the user. `CLIENT SETINFO` is left out: the Redis library sends it without need.

@@ -5,6 +5,7 @@ mod clocks;
 mod cluster;
 mod deployments;
 mod faults;
+mod known;
 mod limit;
 mod node;
 mod presence;

@@ -76,6 +76,33 @@ fn seq(ack: &Value) -> i64 {
 }
 
 #[tokio::test]
+async fn a_member_who_comes_and_goes_on_another_node_is_hinted_when_there_and_notified_when_away() {
+    let world = World::new().await;
+    let node = || world.node().set("MESSAGE_RATE_LIMIT", 0).start();
+    let (one, two) = (node().await, node().await);
+    let room = one.conversation(&token("alice"), &["bob"]).await;
+    let path = format!("/api/chat/conversations/{room}/messages");
+    let say = async || seq(&one.post(&path, &token("alice"), &json!({"content": "are you there?"})).await.json);
+    let mut runs = Vec::new();
+    for _ in 0..4 {
+        let mut bob = Client::native(&two, "bob").await;
+        let head = say().await;
+        bob.until_where(|frame| frame["type"] == "hint" && frame["head"] == head).await;
+        let read = json!({"conversation_id": room, "up_to_seq": head});
+        assert!(two.post("/api/messages/read", &token("bob"), &read).await.status.is_success());
+        bob.close().await;
+        world.until_gone("bob").await;
+        let missed = say().await;
+        for (_, _, _, is_read) in &mut runs {
+            *is_read = true;
+        }
+        runs.push((missed, missed, 1, false));
+        world.until_runs("bob", &runs).await;
+    }
+    one.metric("switchboard_presence_tracked_servers", |servers| servers == 1.0).await;
+}
+
+#[tokio::test]
 async fn only_members_who_are_away_get_a_notification_and_one_per_run() {
     let world = World::new().await;
     let (one, two) = (world.node().start().await, world.node().start().await);

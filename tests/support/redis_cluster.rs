@@ -168,13 +168,22 @@ impl RedisCluster {
         found
     }
 
-    /// Moves a slot with all its keys to another master.
-    pub async fn move_slot(&self, slot: u16, from: usize, to: usize) {
+    /// Begins to move a slot: keys that its master does not have are with the new master from now on. Returns its id.
+    pub async fn begin_move(&self, slot: u16, from: usize, to: usize) -> String {
         let (source, target) = (&self.servers[from], &self.servers[to]);
         let ids: [String; 2] = [source.command(&["CLUSTER", "MYID"]).await, target.command(&["CLUSTER", "MYID"]).await];
-        let (slot, port) = (slot.to_string(), target.port().to_string());
+        let slot = slot.to_string();
         let _: String = target.command(&["CLUSTER", "SETSLOT", &slot, "IMPORTING", &ids[0]]).await;
         let _: String = source.command(&["CLUSTER", "SETSLOT", &slot, "MIGRATING", &ids[1]]).await;
+        let [_, new_owner] = ids;
+        new_owner
+    }
+
+    /// Moves a slot with all its keys to another master.
+    pub async fn move_slot(&self, slot: u16, from: usize, to: usize) {
+        let new_owner = self.begin_move(slot, from, to).await;
+        let (source, target) = (&self.servers[from], &self.servers[to]);
+        let (slot, port) = (slot.to_string(), target.port().to_string());
         loop {
             let keys: Vec<String> = source.command(&["CLUSTER", "GETKEYSINSLOT", &slot, "100"]).await;
             if keys.is_empty() {
@@ -185,7 +194,7 @@ impl RedisCluster {
             let _: String = source.command(&words).await;
         }
         for server in [target, source] {
-            let _: String = server.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &ids[1]]).await;
+            let _: String = server.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &new_owner]).await;
         }
     }
 

@@ -8,6 +8,12 @@
    "most": 604800000,
    "text": "1s to 7d"
   },
+  "PRESENCE_CACHE": {
+   "unit": "number",
+   "least": 0,
+   "most": 10000000,
+   "text": "0 to 10000000"
+  },
   "NODE_LEASE": {
    "unit": "duration",
    "least": 3000,

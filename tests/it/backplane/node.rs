@@ -45,6 +45,7 @@ pub(crate) fn settings(name: &str, url: Option<&str>) -> Settings {
         lease: Duration::from_millis(2_000),
         presence_grace: Duration::from_millis(600),
         cache_ttl: Duration::from_secs(600),
+        presence_cache: 100_000,
         window: Duration::from_secs(60),
         connections_per_user: 2,
         sockets_per_user: 4,
@@ -110,7 +111,7 @@ impl Node {
     }
 
     /// Returns the next event that `wanted` accepts; keeps the others for later.
-    async fn find<T>(&mut self, what: &str, wanted: impl Fn(&BackplaneEvent) -> Option<T>) -> T {
+    pub(crate) async fn find<T>(&mut self, what: &str, wanted: impl Fn(&BackplaneEvent) -> Option<T>) -> T {
         if let Some(index) = self.passed.iter().position(|event| wanted(event).is_some()) {
             return self.passed.remove(index).as_ref().and_then(wanted).unwrap();
         }

@@ -57,7 +57,7 @@ async fn a_redis_without_room_for_clients_is_named() {
         let _: String = set.arg("SET").arg("maxclients").arg(room).query_async(&mut held).await.unwrap();
         let printed = check(Some(&redis.url()), &database).await;
         assert_eq!(printed.contains("ok    Redis"), fits, "{room}: {printed}");
-        assert_eq!(printed.contains("a node needs up to 9 connections"), !fits, "{room}: {printed}");
+        assert_eq!(printed.contains("a node needs up to 10 connections"), !fits, "{room}: {printed}");
     }
 }
 
@@ -73,8 +73,9 @@ async fn each_command_and_key_that_the_user_lacks_is_named_by_the_check() {
     let printed = check(Some(&url), &database).await;
     assert!(printed.contains("ok    Redis"), "{printed}");
     // A node and the check can't connect without these, or use them only for a number that the URL does not have. The last
-    // two only tell who else is there.
-    let spared = ["+hello", "+auth", "+select", "+ping", "+unsubscribe", "+info", "+pubsub|channels"];
+    // three only tell who else is there, and who changed.
+    let spared =
+        ["+hello", "+auth", "+select", "+ping", "+unsubscribe", "+info", "+pubsub|channels", "+client|tracking"];
     let rights = words.iter().filter(|word| word.starts_with(['+', '~']) && !spared.contains(word));
     for right in rights {
         let fewer: Vec<&str> = words.iter().filter(|word| *word != right).copied().collect();
