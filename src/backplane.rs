@@ -13,7 +13,6 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use redis::Pipeline;
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
@@ -50,6 +49,7 @@ mod info;
 mod keys;
 mod lease;
 mod lease_calls;
+mod lease_view;
 mod limit;
 mod line;
 mod link;
@@ -64,7 +64,9 @@ mod node_counts;
 mod ops;
 mod plain_text;
 mod presence_query;
+mod publish_lanes;
 mod publisher;
+mod push_signals;
 mod query_pool;
 mod reaping;
 mod recent;
@@ -72,6 +74,7 @@ mod redis_clock;
 mod refusals;
 mod registry;
 mod registry_calls;
+mod registry_upkeep;
 mod replies;
 mod route;
 mod scan;
@@ -87,8 +90,10 @@ mod subscriber;
 mod subscription;
 mod takeover;
 mod target;
+mod topics;
 mod types;
 mod watchdog;
+mod watchdog_masters;
 mod wire;
 
 pub use diagnose::diagnose;
@@ -122,7 +127,7 @@ pub struct Backplane {
     publisher: Arc<publisher::Publisher>,
     subscriber: Arc<subscriber::Subscriber>,
     macs: Arc<mac::Macs>,
-    era: watch::Receiver<era::Era>,
+    eras: watch::Receiver<era::Eras>,
 }
 
 impl Backplane {
@@ -180,24 +185,26 @@ impl Backplane {
         let (l, m, p, d) = (link.clone(), metrics.clone(), process.clone(), degrade.clone());
         let subscriber = Arc::new(subscriber::Subscriber::new(l, m, p, incoming, d));
 
-        let (eras, era) = watch::channel(era::Era::default());
+        let (era_sender, eras) = watch::channel(era::Eras::new(link.keys().layout()));
         let sweeps = departures::Sweeps::new(&departures);
-        let state = (departures, sweeps, era.clone());
-        supervisor.spawn_until_stop(TaskName::Departures, state, |(departures, sweeps, era)| {
-            departures.run(sweeps, era).boxed()
+        let state = (departures, sweeps, eras.clone());
+        supervisor.spawn_until_stop(TaskName::Departures, state, |(departures, sweeps, eras)| {
+            departures.run(sweeps, eras).boxed()
         });
         if let Some(target) = link.target().cloned() {
             target::spawn(target, (degrade.clone(), metrics.clone()), supervisor);
-            let state = (registry.clone(), era.clone(), events);
-            supervisor.spawn_until_stop(TaskName::Registry, state, |(registry, era, events)| {
-                registry.run(era.clone(), events.clone()).boxed()
+            let state = (registry.clone(), eras.clone(), events);
+            supervisor.spawn_until_stop(TaskName::Registry, state, |(registry, eras, events)| {
+                registry.run(eras.clone(), events.clone()).boxed()
             });
-            let state = (publish_task, era.clone(), supervisor.clone());
-            supervisor.spawn(TaskName::Publisher, state, |(task, era, supervisor)| task.run(era, supervisor).boxed());
-            let state = (subscriber.clone(), era.clone());
-            supervisor
-                .spawn_until_stop(TaskName::Subscriber, state, |(subscriber, era)| subscriber.run(era.clone()).boxed());
+            let state = (publish_task, eras.clone(), supervisor.clone());
+            supervisor.spawn(TaskName::Publisher, state, |(task, eras, supervisor)| task.run(eras, supervisor).boxed());
+            let state = (subscriber.clone(), eras.clone());
+            supervisor.spawn_until_stop(TaskName::Subscriber, state, |(subscriber, eras)| {
+                subscriber.run(eras.clone()).boxed()
+            });
             let (link, lease, local) = (link.clone(), lease.clone(), local.clone());
+            let eras = era_sender;
             let watchdog = watchdog::Watchdog { link, lease, local, degrade, metrics, clock, refusals, eras };
             supervisor.spawn_until_stop(TaskName::Watchdog, watchdog, |watchdog| watchdog.run().boxed());
         }
@@ -206,7 +213,7 @@ impl Backplane {
         let presence = presence_query::PresenceQuery { link: l, lease: e, local: o, node };
         let hints = hints::Hints { link: link.clone(), process, macs: macs.clone() };
         let backplane =
-            Self { link, lease, local, registry, presence, limiter, hints, recent, publisher, subscriber, macs, era };
+            Self { link, lease, local, registry, presence, limiter, hints, recent, publisher, subscriber, macs, eras };
         Ok((Arc::new(backplane), receiver))
     }
 
@@ -228,7 +235,7 @@ impl Backplane {
         self.link.keys().set_deployment(deployment.tag());
         if self.link.target().is_some() {
             // An error means that the watchdog has ended. To remove what another deployment left may take longer.
-            let _ = timeout(FIRST_TRY, self.era.clone().wait_for(|era| era.tried)).await;
+            let _ = timeout(FIRST_TRY, self.eras.clone().wait_for(|eras| eras.tried)).await;
         }
     }
 
@@ -373,13 +380,13 @@ impl Backplane {
     /// True if every node has had the time to register its connections since Redis was lost: a user without an entry is
     /// then offline. False while Redis is off or down.
     pub fn registry_is_complete(&self) -> bool {
-        self.era.borrow().is_settled(self.lease.length(), REGISTER_AGAIN)
+        self.eras.borrow().are_settled(self.lease.length(), REGISTER_AGAIN)
     }
 
     /// A number that changes whenever Redis may have lost users; `None` while the registry
     /// [may lack users](Self::registry_may_lack_users).
     pub fn registry_version(&self) -> Option<u64> {
-        (!self.registry_may_lack_users()).then(|| self.era.borrow().number)
+        (!self.registry_may_lack_users()).then(|| self.eras.borrow().version())
     }
 
     /// True if another node may have users whom the registry lacks: Redis is configured, and the registry is not
@@ -391,8 +398,8 @@ impl Backplane {
     /// True if the registry may name users who left: Redis kept its data while this node did not reach it, or was replaced by a
     /// server with older data, and nodes had no time yet to remove what is no longer true.
     pub fn registry_may_be_old(&self) -> bool {
-        let era = *self.era.borrow();
-        era.data_age >= self.lease.length() && self.registry_may_lack_users()
+        let data_age = self.eras.borrow().data_age();
+        data_age >= self.lease.length() && self.registry_may_lack_users()
     }
 
     /// A user's connections on all nodes; while Redis is down, those on this node.
@@ -427,16 +434,7 @@ impl Backplane {
         if !self.local.is_empty() {
             return;
         }
-        let me = self.lease.me();
-        let mut pipeline = Pipeline::new();
-        let keys = self.link.keys();
-        for shard in keys.shards() {
-            pipeline.cmd("DEL").arg(keys.node_users(shard, &me)).cmd("ZREM").arg(keys.nodes(shard)).arg(me.as_str());
-        }
-        pipeline.cmd("HDEL").arg(keys.connections()).arg(me.as_str());
-        self.lease.retire();
-        // If this fails, the lease expires by itself.
-        let _ = self.link.run(ops::Op::Lease, me.as_str(), &pipeline).await;
+        self.lease.leave(&self.link).await;
     }
 }
 

@@ -54,7 +54,7 @@ pub(super) fn silent() -> Finding {
 /// Writes a key through a script and through plain commands on each server, as a node does.
 pub(super) async fn check_writes(keys: &Keys, channels: Channels, connection: &mut Connection) -> Checked<()> {
     needs::check(keys, channels, connection).await.map_err(|error| fault::link_finding(&error))?;
-    let ((shards, _), mut script) = (connection.represent(0), String::new());
+    let (shards, mut script) = (connection.represent(), String::new());
     for mut server in connection.servers() {
         let load = redis::cmd("SCRIPT").arg("LOAD").arg("return redis.call('SET', KEYS[1], '1')").take();
         script = ask(&mut server, load).await?;

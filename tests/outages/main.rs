@@ -24,3 +24,4 @@ mod postgres_faults;
 mod redis_faults;
 mod scene;
 mod sentinels;
+mod shards;

@@ -1,0 +1,57 @@
+//! The shards of a Redis Cluster that don't work.
+
+use std::sync::{
+    Arc, Mutex, PoisonError,
+    atomic::{AtomicU64, Ordering},
+};
+
+use super::{Degrade, Finding, LinkState, Part};
+
+/// The shards that don't work, and why.
+#[derive(Debug, Default)]
+pub(super) struct Outage {
+    /// A bit for each.
+    mask: AtomicU64,
+    why: Mutex<Option<Arc<Finding>>>,
+}
+
+impl Outage {
+    /// Records which they are, and why. True if they are others than before.
+    pub(super) fn set(&self, mask: u64, why: Option<Finding>) -> bool {
+        *self.why.lock().unwrap_or_else(PoisonError::into_inner) = why.map(Arc::new);
+        self.mask.swap(mask, Ordering::AcqRel) != mask
+    }
+
+    /// True if there are any.
+    pub(super) fn any(&self) -> bool {
+        self.mask.load(Ordering::Acquire) != 0
+    }
+
+    /// True unless the first shard is one of them.
+    pub(super) fn spares_first(&self) -> bool {
+        self.mask.load(Ordering::Acquire) & 1 == 0
+    }
+
+    /// Why they don't work.
+    pub(super) fn finding(&self) -> Option<Arc<Finding>> {
+        self.why.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Degrade {
+    /// Records which shards of a Redis Cluster don't work, a bit for each, and why.
+    pub fn note_down_shards(&self, mask: u64, why: Option<Finding>) {
+        let changed = self.outage.set(mask, why);
+        self.notify_if_changed(changed);
+    }
+
+    /// True if some shards of a Redis Cluster don't work, although others do.
+    pub fn lacks_shards(&self) -> bool {
+        self.outage.any() && self.state(Part::Redis).link == LinkState::Up
+    }
+
+    /// True if the first shard of a Redis Cluster works, which has what belongs to no user.
+    pub fn has_first_shard(&self) -> bool {
+        self.outage.spares_first()
+    }
+}
