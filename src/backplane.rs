@@ -372,15 +372,15 @@ impl Backplane {
     }
 
     /// For each user, in order, true if the user listens to a conversation on any node; during the grace a user still does.
-    /// `None` while Redis is off or down.
-    pub async fn listening(&self, conversation: &ConversationId, users: &[UserId]) -> Option<Vec<bool>> {
+    /// `None` while Redis is off or down; for users whose shard of a cluster is down, likewise.
+    pub async fn listening(&self, conversation: &ConversationId, users: &[UserId]) -> Option<Vec<Option<bool>>> {
         self.presence.listening(conversation, users).await
     }
 
     /// True if every node has had the time to register its connections since Redis was lost: a user without an entry is
-    /// then offline. False while Redis is off or down.
+    /// then offline. False while Redis is off or down. Of shards of a cluster that are down nothing is known.
     pub fn registry_is_complete(&self) -> bool {
-        self.eras.borrow().are_settled(self.lease.length(), REGISTER_AGAIN)
+        self.eras.borrow().are_settled_where_up(self.lease.length(), REGISTER_AGAIN)
     }
 
     /// A number that changes whenever Redis may have lost users; `None` while the registry
@@ -389,17 +389,16 @@ impl Backplane {
         (!self.registry_may_lack_users()).then(|| self.eras.borrow().version())
     }
 
-    /// True if another node may have users whom the registry lacks: Redis is configured, and the registry is not
+    /// True if another node may have users whom the registry lacks: Redis is configured, and not all of the registry is up and
     /// [complete](Self::registry_is_complete).
     pub fn registry_may_lack_users(&self) -> bool {
-        self.link.target().is_some() && !self.registry_is_complete()
+        self.link.target().is_some() && !self.eras.borrow().are_settled(self.lease.length(), REGISTER_AGAIN)
     }
 
     /// True if the registry may name users who left: Redis kept its data while this node did not reach it, or was replaced by a
     /// server with older data, and nodes had no time yet to remove what is no longer true.
     pub fn registry_may_be_old(&self) -> bool {
-        let data_age = self.eras.borrow().data_age();
-        data_age >= self.lease.length() && self.registry_may_lack_users()
+        self.link.target().is_some() && self.eras.borrow().may_be_old(self.lease.length(), REGISTER_AGAIN)
     }
 
     /// A user's connections on all nodes; while Redis is down, those on this node.

@@ -71,9 +71,15 @@ impl Eras {
         self.up && self.shards.iter().all(|era| era.is_settled(lease, again))
     }
 
-    /// The age of the youngest data.
-    pub(super) fn data_age(&self) -> Duration {
-        self.shards.iter().map(|era| era.data_age).min().unwrap_or(Duration::MAX)
+    /// The same for the shards that are up; false if there are none.
+    pub(super) fn are_settled_where_up(&self, lease: Duration, again: Duration) -> bool {
+        self.up().next().is_some() && self.up().all(|(_, era)| era.is_settled(lease, again))
+    }
+
+    /// True if a shard that is up, or all of Redis before it is, may name users who left: it kept its data while this node was away.
+    pub(super) fn may_be_old(&self, lease: Duration, again: Duration) -> bool {
+        let is_old = |era: &Era| era.data_age >= lease && !era.is_settled(lease, again);
+        if self.up { self.up().any(|(_, era)| is_old(era)) } else { self.shards.iter().any(is_old) }
     }
 
     /// Begins an era of each of these shards.
@@ -170,5 +176,42 @@ mod tests {
         assert!(fresh(Duration::ZERO) && fresh(Duration::from_secs(11)));
         assert!(!fresh(Duration::from_secs(12)) && !fresh(Duration::MAX));
         assert!(!Era { data_age: Duration::ZERO, reaped: true, ..Era::default() }.is_fresh(LEASE));
+    }
+
+    #[test]
+    fn shards_go_down_and_begin_anew_each_for_itself() {
+        let (mut eras, shards): (_, Vec<Shard>) = (Eras::new(Layout::Cluster), Shard::all(Layout::Cluster).collect());
+        let begun: Vec<_> =
+            shards.iter().map(|shard| (*shard, Beginning { data_age: Duration::MAX, reaped: false })).collect();
+        let at = Timestamp::from_micros;
+        eras.begin(&begun);
+        eras.up = true;
+        assert!(eras.set_up(u64::MAX, at(1)) && !eras.set_up(u64::MAX, at(2)));
+        assert_eq!((eras.version(), eras.up().count()), (64, 64));
+        assert!(eras.set_up(!0b10, at(3)));
+        assert_eq!((eras.of(shards[1]).lost_at, eras.up().count()), (Some(at(3)), 63));
+        assert_ne!(eras.of(shards[2]).lost_at, Some(at(3)));
+        eras.begin(&[(shards[1], Beginning { data_age: Duration::ZERO, reaped: true })]);
+        eras.set_up(u64::MAX, at(4));
+        let era = eras.of(shards[1]);
+        assert!(era.number == 2 && era.reaped && era.lost_at == Some(at(3)) && eras.of(shards[0]).number == 1);
+        assert!(!eras.are_settled_where_up(LEASE, AGAIN));
+        eras.begin(&[(shards[1], Beginning { data_age: Duration::MAX, reaped: false })]);
+        assert_eq!(eras.of(shards[1]).lost_at, None, "its lease was lost while it was up");
+        assert!(eras.are_settled(LEASE, Duration::ZERO) && eras.may_be_old(LEASE, AGAIN));
+        eras.set_up(!0b10, at(5));
+        assert!(!eras.are_settled(LEASE, Duration::ZERO) && eras.are_settled_where_up(LEASE, Duration::ZERO));
+    }
+
+    #[test]
+    fn each_return_of_a_master_has_a_number_of_its_own() {
+        let (mut eras, master) = (Eras::new(Layout::Cluster), |port| HostPort { host: "h".into(), port });
+        let masters = [master(1), master(2)];
+        for one in [1, 2, 1] {
+            eras.note_returned(&master(one), &masters);
+        }
+        assert_eq!(*eras.returned, [(master(2), 2), (master(1), 3)]);
+        eras.note_returned(&master(2), &masters[1..]);
+        assert_eq!(*eras.returned, [(master(2), 4)], "the other one is no master any more");
     }
 }

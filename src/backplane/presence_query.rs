@@ -203,8 +203,9 @@ impl PresenceQuery {
         conversations.iter().enumerate().map(&mut listeners).collect()
     }
 
-    /// For each user, true if the user's entry has the conversation; `None` while Redis is unavailable.
-    pub(super) async fn listening(&self, conversation: &ConversationId, users: &[UserId]) -> Option<Vec<bool>> {
+    /// For each user, true if the user's entry has the conversation; `None` for users whose shard is down, and while Redis is
+    /// unavailable.
+    pub(super) async fn listening(&self, conversation: &ConversationId, users: &[UserId]) -> Option<Vec<Option<bool>>> {
         let field = format!("r/{conversation}");
         let mut answers = Vec::with_capacity(users.len());
         for batch in users.chunks(BATCH) {
@@ -212,9 +213,15 @@ impl PresenceQuery {
             for user in batch {
                 pipeline.cmd("HEXISTS").arg(self.link.keys().entry(user)).arg(&field);
             }
-            let mut replies = self.query_all(&pipeline).await.ok()?;
+            let mut replies = match self.query_all(&pipeline).await {
+                Err(LinkError::Down) if self.link.is_open() => Replies::unanswered(batch.len(), &LinkError::Down),
+                replies => replies.ok()?,
+            };
             for index in 0..batch.len() {
-                answers.push(replies.take(index).ok()?);
+                answers.push(match replies.take(index) {
+                    Err(LinkError::Down) => None,
+                    answer => Some(answer.ok()?),
+                });
             }
         }
         Some(answers)

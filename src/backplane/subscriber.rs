@@ -339,7 +339,7 @@ impl Subscriber {
         subscription: &mut Subscription,
         logs: &[LogId],
     ) -> Result<(), LinkError> {
-        let (to_subscribe, to_unsubscribe) = self.topics().to_change(place, logs);
+        let (to_subscribe, to_unsubscribe) = self.topics().split(place, logs);
         if !to_subscribe.is_empty() {
             subscription.subscribe(names(channels, &to_subscribe)).await?;
         }

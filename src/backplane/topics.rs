@@ -84,7 +84,7 @@ impl Topics {
     }
 
     /// Those of these logs to which a connection must subscribe, and those whose subscription it must end.
-    pub(super) fn to_change<'a>(&mut self, place: &Place, logs: &'a [LogId]) -> (Vec<&'a LogId>, Vec<&'a LogId>) {
+    pub(super) fn split<'a>(&mut self, place: &Place, logs: &'a [LogId]) -> (Vec<&'a LogId>, Vec<&'a LogId>) {
         let (mut to_subscribe, mut to_unsubscribe) = (Vec::new(), Vec::new());
         for log in logs {
             let Some(topic) = self.topics.get_mut(log) else { continue };
@@ -135,17 +135,17 @@ mod tests {
         assert!(topics.want(&log, &a, false).is_none());
         assert_eq!(topics.connect(&b, |_| false), []);
         assert_eq!(topics.connect(&a, |_| true), logs);
-        assert_eq!(topics.to_change(&a, &logs), (vec![&log], vec![]));
+        assert_eq!(topics.split(&a, &logs), (vec![&log], vec![]));
         topics.note_changed(&a, vec![&log], &logs);
         assert!(confirmed.try_recv().is_ok() && topics.want(&log, &a, true).is_none());
         // Its slot has moved.
-        assert_eq!(topics.to_change(&b, &logs), (vec![&log], vec![]));
+        assert_eq!(topics.split(&b, &logs), (vec![&log], vec![]));
         topics.note_changed(&b, vec![&log], &logs);
         topics.disconnect(&a, |_| false);
         assert!(topics.want(&log, &b, true).is_none(), "it is heard over the other one");
         assert!(topics.unwant(&log, &b) && !topics.unwant(&log, &b));
         assert_eq!(topics.take_changed(&b, 9), logs);
-        assert_eq!(topics.to_change(&b, &logs), (vec![], vec![&log]));
+        assert_eq!(topics.split(&b, &logs), (vec![], vec![&log]));
         topics.note_changed(&b, vec![], &logs);
         assert!(topics.topics.is_empty());
     }

@@ -103,8 +103,7 @@ impl Watchdog {
             self.degrade.note_late_redis(late);
             if cluster.states().iter().all(|(_, up)| !up) {
                 let error = error.unwrap_or(LinkError::Down);
-                self.degrade.report(Part::Redis, Err(fault::link_finding(&error)));
-                if self.degrade.state(Part::Redis).link == LinkState::Down {
+                if self.is_over(&error) {
                     return error;
                 }
                 continue;
@@ -116,6 +115,12 @@ impl Watchdog {
                 self.degrade.note_older_nodes(self.lease.sees_older_nodes());
             }
         }
+    }
+
+    /// Counts a check after which no master works. True if Redis as a whole is down by it.
+    fn is_over(&self, error: &LinkError) -> bool {
+        self.degrade.report(Part::Redis, Err(fault::link_finding(error)));
+        self.degrade.state(Part::Redis).link == LinkState::Down
     }
 
     /// Checks every master that is up, at the same time: renews the leases in its shards, or reads one of them, another one each
