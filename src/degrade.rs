@@ -18,6 +18,7 @@ mod feature;
 mod outage;
 mod part;
 mod reason;
+mod shards;
 mod standing;
 mod work;
 
