@@ -13,7 +13,6 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use redis::Pipeline;
 use tokio::{
     sync::{mpsc, watch},
     time::timeout,
@@ -51,6 +50,7 @@ mod keys;
 mod known_nodes;
 mod lease;
 mod lease_calls;
+mod lease_view;
 mod limit;
 mod line;
 mod link;
@@ -66,7 +66,9 @@ mod node_query;
 mod ops;
 mod plain_text;
 mod presence_query;
+mod publish_lanes;
 mod publisher;
+mod push_signals;
 mod query_pool;
 mod reaping;
 mod recent;
@@ -74,6 +76,7 @@ mod redis_clock;
 mod refusals;
 mod registry;
 mod registry_calls;
+mod registry_upkeep;
 mod replies;
 mod route;
 mod scan;
@@ -89,9 +92,11 @@ mod subscriber;
 mod subscription;
 mod takeover;
 mod target;
+mod topics;
 mod tracking;
 mod types;
 mod watchdog;
+mod watchdog_masters;
 mod wire;
 
 pub use diagnose::diagnose;
@@ -125,7 +130,7 @@ pub struct Backplane {
     publisher: Arc<publisher::Publisher>,
     subscriber: Arc<subscriber::Subscriber>,
     macs: Arc<mac::Macs>,
-    era: watch::Receiver<era::Era>,
+    eras: watch::Receiver<era::Eras>,
 }
 
 impl Backplane {
@@ -183,24 +188,26 @@ impl Backplane {
         let (l, m, p, d) = (link.clone(), metrics.clone(), process.clone(), degrade.clone());
         let subscriber = Arc::new(subscriber::Subscriber::new(l, m, p, incoming, d));
         let nodes = node_query::NodeQuery::start(&link, settings.presence_cache, &metrics, supervisor);
-        let (eras, era) = watch::channel(era::Era::default());
+        let (era_sender, eras) = watch::channel(era::Eras::new(link.keys().layout()));
         let sweeps = departures::Sweeps::new(&departures);
-        let state = (departures, sweeps, era.clone());
-        supervisor.spawn_until_stop(TaskName::Departures, state, |(departures, sweeps, era)| {
-            departures.run(sweeps, era).boxed()
+        let state = (departures, sweeps, eras.clone());
+        supervisor.spawn_until_stop(TaskName::Departures, state, |(departures, sweeps, eras)| {
+            departures.run(sweeps, eras).boxed()
         });
         if let Some(target) = link.target().cloned() {
             target::spawn(target, (degrade.clone(), metrics.clone()), supervisor);
-            let state = (registry.clone(), era.clone(), events);
-            supervisor.spawn_until_stop(TaskName::Registry, state, |(registry, era, events)| {
-                registry.run(era.clone(), events.clone()).boxed()
+            let state = (registry.clone(), eras.clone(), events);
+            supervisor.spawn_until_stop(TaskName::Registry, state, |(registry, eras, events)| {
+                registry.run(eras.clone(), events.clone()).boxed()
             });
-            let state = (publish_task, era.clone(), supervisor.clone());
-            supervisor.spawn(TaskName::Publisher, state, |(task, era, supervisor)| task.run(era, supervisor).boxed());
-            let state = (subscriber.clone(), era.clone());
-            supervisor
-                .spawn_until_stop(TaskName::Subscriber, state, |(subscriber, era)| subscriber.run(era.clone()).boxed());
+            let state = (publish_task, eras.clone(), supervisor.clone());
+            supervisor.spawn(TaskName::Publisher, state, |(task, eras, supervisor)| task.run(eras, supervisor).boxed());
+            let state = (subscriber.clone(), eras.clone());
+            supervisor.spawn_until_stop(TaskName::Subscriber, state, |(subscriber, eras)| {
+                subscriber.run(eras.clone()).boxed()
+            });
             let (link, lease, local) = (link.clone(), lease.clone(), local.clone());
+            let eras = era_sender;
             let watchdog = watchdog::Watchdog { link, lease, local, degrade, metrics, clock, refusals, eras };
             supervisor.spawn_until_stop(TaskName::Watchdog, watchdog, |watchdog| watchdog.run().boxed());
         }
@@ -209,7 +216,7 @@ impl Backplane {
         let presence = presence_query::PresenceQuery { link: l, lease: e, local: o, nodes, node };
         let hints = hints::Hints { link: link.clone(), process, macs: macs.clone() };
         let backplane =
-            Self { link, lease, local, registry, presence, limiter, hints, recent, publisher, subscriber, macs, era };
+            Self { link, lease, local, registry, presence, limiter, hints, recent, publisher, subscriber, macs, eras };
         Ok((Arc::new(backplane), receiver))
     }
 
@@ -231,7 +238,7 @@ impl Backplane {
         self.link.keys().set_deployment(deployment.tag());
         if self.link.target().is_some() {
             // An error means that the watchdog has ended. To remove what another deployment left may take longer.
-            let _ = timeout(FIRST_TRY, self.era.clone().wait_for(|era| era.tried)).await;
+            let _ = timeout(FIRST_TRY, self.eras.clone().wait_for(|eras| eras.tried)).await;
         }
     }
 
@@ -374,34 +381,33 @@ impl Backplane {
     }
 
     /// For each user, in order, true if the user listens to a conversation on any node; during the grace a user still does.
-    /// `None` while Redis is off or down.
-    pub async fn listening(&self, conversation: &ConversationId, users: &[UserId]) -> Option<Vec<bool>> {
+    /// `None` while Redis is off or down; for users whose shard of a cluster is down, likewise.
+    pub async fn listening(&self, conversation: &ConversationId, users: &[UserId]) -> Option<Vec<Option<bool>>> {
         self.presence.listening(conversation, users).await
     }
 
     /// True if every node has had the time to register its connections since Redis was lost: a user without an entry is
-    /// then offline. False while Redis is off or down.
+    /// then offline. False while Redis is off or down. Of shards of a cluster that are down nothing is known.
     pub fn registry_is_complete(&self) -> bool {
-        self.era.borrow().is_settled(self.lease.length(), REGISTER_AGAIN)
+        self.eras.borrow().are_settled_where_up(self.lease.length(), REGISTER_AGAIN)
     }
 
     /// A number that changes whenever Redis may have lost users; `None` while the registry
     /// [may lack users](Self::registry_may_lack_users).
     pub fn registry_version(&self) -> Option<u64> {
-        (!self.registry_may_lack_users()).then(|| self.era.borrow().number)
+        (!self.registry_may_lack_users()).then(|| self.eras.borrow().version())
     }
 
-    /// True if another node may have users whom the registry lacks: Redis is configured, and the registry is not
+    /// True if another node may have users whom the registry lacks: Redis is configured, and not all of the registry is up and
     /// [complete](Self::registry_is_complete).
     pub fn registry_may_lack_users(&self) -> bool {
-        self.link.target().is_some() && !self.registry_is_complete()
+        self.link.target().is_some() && !self.eras.borrow().are_settled(self.lease.length(), REGISTER_AGAIN)
     }
 
     /// True if the registry may name users who left: Redis kept its data while this node did not reach it, or was replaced by a
     /// server with older data, and nodes had no time yet to remove what is no longer true.
     pub fn registry_may_be_old(&self) -> bool {
-        let era = *self.era.borrow();
-        era.data_age >= self.lease.length() && self.registry_may_lack_users()
+        self.link.target().is_some() && self.eras.borrow().may_be_old(self.lease.length(), REGISTER_AGAIN)
     }
 
     /// A user's connections on all nodes; while Redis is down, those on this node.
@@ -436,16 +442,7 @@ impl Backplane {
         if !self.local.is_empty() {
             return;
         }
-        let me = self.lease.me();
-        let mut pipeline = Pipeline::new();
-        let keys = self.link.keys();
-        for shard in keys.shards() {
-            pipeline.cmd("DEL").arg(keys.node_users(shard, &me)).cmd("ZREM").arg(keys.nodes(shard)).arg(me.as_str());
-        }
-        pipeline.cmd("HDEL").arg(keys.connections()).arg(me.as_str());
-        self.lease.retire();
-        // If this fails, the lease expires by itself.
-        let _ = self.link.run(ops::Op::Lease, me.as_str(), &pipeline).await;
+        self.lease.leave(&self.link).await;
     }
 }
 

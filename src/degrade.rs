@@ -15,13 +15,16 @@ use tokio::sync::watch;
 
 mod fault;
 mod feature;
+mod outage;
 mod part;
 mod reason;
+mod shards;
 mod standing;
 mod work;
 
 pub use fault::{Diagnosis, Fault, Finding};
 pub use feature::{Feature, Mode};
+use outage::Outage;
 use part::Watched;
 pub use part::{LinkState, Part, PartState};
 pub use reason::Reason;
@@ -62,6 +65,8 @@ pub struct Degrade {
     redis_late: AtomicBool,
     /// Until when other nodes may still use the server that Redis moved away from.
     redis_moves_until: Mutex<Option<Instant>>,
+    /// The shards of a Redis Cluster that don't work.
+    outage: Outage,
     /// True while nodes of an earlier version run, which have other channels.
     older_nodes: AtomicBool,
     /// Why the store was never reached since the start; `None` once it was.
@@ -89,6 +94,7 @@ impl Degrade {
             others_relay: AtomicBool::new(false),
             redis_late: AtomicBool::new(false),
             redis_moves_until: Mutex::default(),
+            outage: Outage::default(),
             older_nodes: AtomicBool::new(false),
             awaited_store: Mutex::default(),
             slow_reads: AtomicBool::new(false),
@@ -184,6 +190,8 @@ impl Degrade {
     pub fn shown_mode(&self, feature: Feature) -> Mode {
         let usual = self.mode(feature);
         let failing = |work: &Work| work.shown_as().filter(|(of, _)| *of == (feature, usual) && !self.works(*work));
+        let of_redis = matches!(feature, Feature::Fanout | Feature::Limits | Feature::Presence);
+        let usual = if usual == Mode::Shared && of_redis && self.lacks_shards() { Mode::Partial } else { usual };
         Work::ALL.iter().find_map(failing).map_or(usual, |(_, mode)| mode)
     }
 
@@ -294,7 +302,9 @@ impl Degrade {
         let parts = [Part::Redis, Part::Store].map(|part| (part, self.state(part).fault));
         let works = Work::ALL.map(|work| (work.part(), self.fault_of(work)));
         let warnings = self.warnings.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let found = parts.into_iter().chain(works).filter_map(|(part, fault)| Some((part, fault?))).chain(warnings);
+        let outage = self.outage.finding().filter(|_| self.lacks_shards());
+        let found = parts.into_iter().chain([(Part::Redis, outage)]).chain(works);
+        let found = found.filter_map(|(part, fault)| Some((part, fault?))).chain(warnings);
         found.fold(Vec::new(), |mut all: Vec<(Part, Arc<Finding>)>, (part, fault)| {
             if all.iter().all(|(_, known)| known.fault != fault.fault) {
                 all.push((part, fault));
@@ -324,6 +334,7 @@ impl Degrade {
         let reasons = [
             (self.draining(), Reason::Draining),
             (down(Part::Redis), Reason::RedisDown),
+            (self.lacks_shards(), Reason::RedisShardsDown),
             (down(Part::Store), Reason::StoreDown),
             (self.mode(Feature::History) == Mode::Limited, Reason::SlowReads),
             (self.is_deaf(), Reason::RedisDeaf),
@@ -373,8 +384,10 @@ impl Degrade {
 
     /// True if this node may not reach others through Redis, so that it must sign in the store.
     pub fn may_be_alone(&self) -> bool {
-        let unheard =
-            self.redis_late.load(Ordering::Acquire) || self.older_nodes.load(Ordering::Acquire) || self.redis_moves();
+        let unheard = self.redis_late.load(Ordering::Acquire)
+            || self.older_nodes.load(Ordering::Acquire)
+            || self.redis_moves()
+            || self.lacks_shards();
         unheard && self.mode(Feature::Append) != Mode::Refused || self.mode(Feature::Fanout) == Mode::Relayed
     }
 
@@ -401,7 +414,7 @@ impl Degrade {
             _ if self.draining() || self.awaited_store().is_some() => Verdict::Unhealthy,
             (LinkState::Down, LinkState::Down) => Verdict::Unhealthy,
             (LinkState::Down, _) | (_, LinkState::Down) => Verdict::Degraded,
-            _ if self.mode(Feature::History) == Mode::Limited => Verdict::Degraded,
+            _ if self.lacks_shards() || self.mode(Feature::History) == Mode::Limited => Verdict::Degraded,
             _ if Work::ALL.iter().any(|work| !self.works(*work)) => Verdict::Degraded,
             _ => Verdict::Healthy,
         }

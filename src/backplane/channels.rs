@@ -32,6 +32,22 @@ impl Channels {
         self.name('c', log.as_str())
     }
 
+    /// The shard of the channel of a log; of a single Redis, its only one.
+    pub(super) fn shard_of(self, log: &LogId) -> Shard {
+        match self.layout {
+            Layout::Single => Shard::HOME,
+            Layout::Cluster => Shard::of(log.as_str()),
+        }
+    }
+
+    /// The shard of the channel of a node's hints, likewise.
+    pub(super) fn shard_of_hints(self, node: &NodeId) -> Shard {
+        match self.layout {
+            Layout::Single => Shard::HOME,
+            Layout::Cluster => Shard::of(node.as_str()),
+        }
+    }
+
     /// One channel of each kind, to try whether a Redis user may use it: of a canary, of hints and of a log. On a cluster they
     /// are in this shard.
     pub(super) fn checks(self, shard: Shard, id: &str) -> [String; 3] {

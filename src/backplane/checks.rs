@@ -59,7 +59,7 @@ pub(super) fn silent() -> Finding {
 /// because servers that are no Redis may know another Lua.
 pub(super) async fn check_writes(keys: &Keys, channels: Channels, connection: &mut Connection) -> Checked<()> {
     needs::check(keys, channels, connection).await.map_err(|error| fault::link_finding(&error))?;
-    let ((shards, _), mut script) = (connection.represent(0), String::new());
+    let (shards, mut script) = (connection.represent(), String::new());
     for mut server in connection.servers() {
         let load = |source: &str| redis::cmd("SCRIPT").arg("LOAD").arg(source).take();
         script = ask(&mut server, load("return redis.call('SET', KEYS[1], '1')")).await?;

@@ -4,6 +4,7 @@ use futures_util::FutureExt;
 use redis::{Cmd, FromRedisValue, Pipeline, aio::MultiplexedConnection};
 
 use super::{cluster::Router, link_error::LinkError, replies::Replies, shards::Shard};
+use crate::config::HostPort;
 
 /// A connection.
 #[derive(Clone)]
@@ -15,14 +16,15 @@ pub(super) enum Connection {
 }
 
 impl Connection {
-    /// Sends a pipeline; error replies stay in [`Replies`].
+    /// Sends a pipeline; error replies stay in [`Replies`]. Of a cluster, so do the failures of masters that did not answer, unless
+    /// none did.
     pub(super) async fn send(&mut self, pipeline: &Pipeline) -> Result<Replies, LinkError> {
         match self {
             Self::Single(one) => Ok(Replies::new(one.send_packed_commands(pipeline, 0, pipeline.len()).await?, false)),
             Self::Cluster(router) => {
                 // In a box, so that calls to one server don't pay for the size of this future.
                 let routed = router.send(pipeline).boxed().await?;
-                Ok(Replies::new(routed.values, routed.redirected))
+                Ok(Replies::new(routed.values, routed.redirected).with_failures(routed.failures))
             }
         }
     }
@@ -34,7 +36,37 @@ impl Connection {
         self.send(&pipeline).await?.take(0)
     }
 
-    /// A connection to each server, always in the same order while they stay the same.
+    /// The same connection for the one who watches: it also sends to masters that are down for others.
+    pub(super) fn watching(self) -> Self {
+        match self {
+            Self::Single(one) => Self::Single(one),
+            Self::Cluster(router) => Self::Cluster(router.watching()),
+        }
+    }
+
+    /// Uses a connection to a master of a cluster from now on.
+    pub(super) fn replace(&self, master: &HostPort, connection: MultiplexedConnection) {
+        if let Self::Cluster(router) = self {
+            router.replace(master, connection);
+        }
+    }
+
+    /// Records that this node is registered with every server that this connection reaches.
+    pub(super) fn note_up(&self) {
+        if let Self::Cluster(router) = self {
+            router.note_up();
+        }
+    }
+
+    /// The shards that this connection reaches.
+    pub(super) fn reached(&self) -> Vec<Shard> {
+        match self {
+            Self::Single(_) => vec![Shard::HOME],
+            Self::Cluster(router) => router.reached(),
+        }
+    }
+
+    /// A connection to each server that is up, always in the same order while they stay the same.
     pub(super) fn servers(&self) -> Vec<Self> {
         match self {
             Self::Single(one) => vec![Self::Single(one.clone())],
@@ -42,14 +74,19 @@ impl Connection {
         }
     }
 
-    /// One shard of each server, another one each `turn`; and connections to the servers that have none.
-    pub(super) fn represent(&self, turn: usize) -> (Vec<Shard>, Vec<Self>) {
+    /// The connection to this master of a cluster, if there is one.
+    pub(super) fn server(&self, master: &HostPort) -> Option<Self> {
         match self {
-            Self::Single(_) => (vec![Shard::HOME], Vec::new()),
-            Self::Cluster(router) => {
-                let (shards, without) = router.represent(turn);
-                (shards, without.into_iter().map(Self::Single).collect())
-            }
+            Self::Single(_) => None,
+            Self::Cluster(router) => router.node(master).map(Self::Single),
+        }
+    }
+
+    /// One shard of each server that is up and has any.
+    pub(super) fn represent(&self) -> Vec<Shard> {
+        match self {
+            Self::Single(_) => vec![Shard::HOME],
+            Self::Cluster(router) => router.represent(),
         }
     }
 }

@@ -14,7 +14,8 @@ use tokio::{
 };
 
 use super::{
-    era::Era,
+    era::Eras,
+    incarnation::Incarnation,
     keys::departing_user,
     lease::Lease,
     lease_calls::Doubt,
@@ -65,15 +66,15 @@ pub(super) struct Sweeps {
     reap_at: Instant,
     unannounced: Unannounced,
     scrub: Scrub,
-    /// The era in which what the former incarnation left was removed last.
-    cleaned_era: u64,
+    /// The number of the era of each shard in which what the former incarnation left was removed last.
+    cleaned: HashMap<Shard, u64>,
 }
 
 impl Sweeps {
     /// No sweep yet.
     pub(super) fn new(departures: &Departures) -> Self {
         let scrub = Scrub::new(departures.link.clone(), departures.lease.length());
-        Self { reap_at: Instant::now(), unannounced: Unannounced::new(), scrub, cleaned_era: 0 }
+        Self { reap_at: Instant::now(), unannounced: Unannounced::new(), scrub, cleaned: HashMap::new() }
     }
 }
 
@@ -94,56 +95,75 @@ pub(super) struct Departures {
 
 impl Departures {
     /// Sweeps and reaps until its task is stopped.
-    pub(super) async fn run(&self, sweeps: &mut Sweeps, eras: &watch::Receiver<Era>) {
-        let lease = &self.lease;
-        let Sweeps { reap_at, unannounced, scrub, cleaned_era } = sweeps;
+    pub(super) async fn run(&self, sweeps: &mut Sweeps, eras: &watch::Receiver<Eras>) {
         loop {
-            sleep(SWEEP_EVERY.min(lease.interval()).mul_f64(rand::random_range(0.9..1.1))).await;
+            sleep(SWEEP_EVERY.min(self.lease.interval()).mul_f64(rand::random_range(0.9..1.1))).await;
             checkpoint(TaskName::Departures, || "");
-            self.sweep_local(unannounced).await;
-            let era = *eras.borrow();
-            if !era.up {
-                continue;
-            }
-            if era.reaped {
-                // The node that reaped this one has announced these departures.
-                unannounced.clear();
-            }
-            let ended = lease.take_ended();
-            #[cfg(feature = "faults")]
-            let ended = ended && !crate::faults::has(crate::faults::Fault::NoCompareAfterLease);
-            if ended {
-                // The channel closes only when the node stops.
-                let _stopping = self.events.send(BackplaneEvent::Missed).await;
-            }
-            let swept = self.sweep().await;
-            let written = era.number == self.registry.written_era();
-            if swept.is_ok() && written && *cleaned_era != era.number && self.remove_former().await.is_ok() {
-                *cleaned_era = era.number;
-            }
-            if swept.is_ok() && era.since.elapsed() >= lease.length() {
-                // A failure is retried in the next round.
-                let _ = scrub.step().await;
-            }
-            if swept.is_ok() && Instant::now() >= *reap_at && era.since.elapsed() >= lease.length() {
-                for (node, _) in lease.doubtful().into_iter().filter(|(_, doubt)| *doubt == Doubt::Dead) {
-                    // A failure is retried in the next round, by this node or another.
-                    let _ = self.reap(&node).await;
-                }
-                let _ = self.announce_to_others(unannounced).await;
-                *reap_at = Instant::now() + lease.interval();
+            let now = eras.borrow().clone();
+            self.sweep_local(&mut sweeps.unannounced, &now).await;
+            if now.up {
+                self.sweep_shared(sweeps, &now).await;
             }
         }
     }
 
-    /// Removes departures that are due from the local state. Announces them only while Redis is off or down: otherwise
-    /// [`Self::sweep`] does.
-    async fn sweep_local(&self, unannounced: &mut Unannounced) {
-        let departures = self.local.take_due_departures(Instant::now());
-        if self.degrade.mode(Feature::Presence) == Mode::Shared {
+    /// Sweeps the shards that are up, and reaps dead nodes there.
+    async fn sweep_shared(&self, sweeps: &mut Sweeps, eras: &Eras) {
+        let (lease, keys, Sweeps { reap_at, unannounced, scrub, cleaned }) = (&self.lease, self.link.keys(), sweeps);
+        // The node that reaped this one has announced these departures.
+        unannounced.retain(|user, _| {
+            let era = eras.of(keys.shard_of(user));
+            !(era.up && era.reaped)
+        });
+        let ended = lease.take_ended(eras.up().map(|(shard, _)| shard));
+        #[cfg(feature = "faults")]
+        let ended = ended && !crate::faults::has(crate::faults::Fault::NoCompareAfterLease);
+        if ended {
+            // The channel closes only when the node stops.
+            let _stopping = self.events.send(BackplaneEvent::Missed).await;
+        }
+        if self.sweep(eras.up().map(|(shard, _)| shard).collect()).await.is_err() {
             return;
         }
+        for (shard, era) in eras.up().filter(|(shard, era)| era.number == self.registry.written_era(*shard)) {
+            if cleaned.get(&shard) != Some(&era.number) && self.remove_former(shard).await.is_ok() {
+                cleaned.insert(shard, era.number);
+            }
+        }
+        let is_old = |shard: Shard| eras.of(shard).up && eras.of(shard).since.elapsed() >= lease.length();
+        if eras.up().all(|(shard, _)| is_old(shard)) {
+            // A failure is retried in the next round.
+            let _ = scrub.step().await;
+        }
+        if Instant::now() < *reap_at {
+            return;
+        }
+        let (mut dead, mut any) = (HashMap::<Incarnation, Vec<Shard>>::new(), false);
+        for (shard, _) in eras.up().filter(|(shard, _)| is_old(*shard)) {
+            any = true;
+            for (node, _) in lease.doubtful(shard).into_iter().filter(|(_, doubt)| *doubt == Doubt::Dead) {
+                dead.entry(node).or_default().push(shard);
+            }
+        }
+        for (node, shards) in dead {
+            // A failure is retried in the next round, by this node or another.
+            let _ = self.reap(&node, &shards).await;
+        }
+        if any {
+            let _ = self.announce_to_others(unannounced, |user| is_old(keys.shard_of(user))).await;
+            *reap_at = Instant::now() + lease.interval();
+        }
+    }
+
+    /// Removes departures that are due from the local state. Announces those of users whose shard is down, or all while Redis is off
+    /// or down: otherwise [`Self::sweep`] does.
+    async fn sweep_local(&self, unannounced: &mut Unannounced, eras: &Eras) {
+        let departures = self.local.take_due_departures(Instant::now());
+        let shared = self.degrade.mode(Feature::Presence) == Mode::Shared;
         for departure in departures {
+            if shared && eras.of(self.link.keys().shard_of(&departure.user)).up {
+                continue;
+            }
             self.registry.mark_announced(&departure.user);
             self.remember_unannounced(unannounced, &departure);
             self.announce(departure).await;
@@ -169,10 +189,18 @@ impl Departures {
     /// Announces to other nodes the departures that happened while Redis was down. Runs one lease after Redis came
     /// back: every node has then registered its connections again, so a user with an entry in Redis is online, or has a
     /// later departure that the sweep announces.
-    async fn announce_to_others(&self, unannounced: &mut Unannounced) -> Result<(), LinkError> {
+    async fn announce_to_others(
+        &self,
+        unannounced: &mut Unannounced,
+        which: impl Fn(&UserId) -> bool,
+    ) -> Result<(), LinkError> {
         let keys = self.link.keys();
-        while !unannounced.is_empty() {
-            let some: Vec<_> = unannounced.values().take(BATCH).cloned().collect();
+        loop {
+            let ready = unannounced.values().filter(|departure| which(&departure.user));
+            let some: Vec<_> = ready.take(BATCH).cloned().collect();
+            if some.is_empty() {
+                return Ok(());
+            }
             let mut pipeline = Pipeline::new();
             for Departure { user, left, .. } in &some {
                 pipeline.cmd("EXISTS").arg(keys.entry(user));
@@ -196,7 +224,6 @@ impl Departures {
                 self.announce(departure).await;
             }
         }
-        Ok(())
     }
 
     /// Changes the views again that Redis refused to change.
@@ -214,10 +241,9 @@ impl Departures {
         Ok(())
     }
 
-    /// Claims departures whose grace is over.
-    async fn sweep(&self) -> Result<(), LinkError> {
+    /// Claims departures whose grace is over, in these shards.
+    async fn sweep(&self, mut shards: Vec<Shard>) -> Result<(), LinkError> {
         self.update_unwritten().await?;
-        let mut shards: Vec<Shard> = self.link.keys().shards().collect();
         while !shards.is_empty() {
             shards = self.sweep_shards(&shards).await?;
         }
@@ -243,8 +269,12 @@ impl Departures {
                 // The link has deleted what another program stored in the place of the schedule.
                 continue;
             }
-            let mut members = due?;
-            members.extend(found.take::<Vec<Vec<u8>>>(2 * index + 1)?);
+            let (mut members, stranded) = match (due, found.take::<Vec<Vec<u8>>>(2 * index + 1)) {
+                // Its master went down a moment ago.
+                (Err(LinkError::Down | LinkError::Timeout | LinkError::Broken(_)), _) => continue,
+                (due, stranded) => (due?, stranded?),
+            };
+            members.extend(stranded);
             claims.extend(members.iter().filter_map(|member| departing_user(std::str::from_utf8(member).ok()?)));
             if members.len() >= batch {
                 more.push(*shard);
@@ -331,7 +361,7 @@ impl Departures {
         }
         // A user who comes back is written to the entry first, and then to the views.
         let mut replies = self.link.run_in_order(Op::Sweep, ROUTE, &pipeline, first_check).await?;
-        if replies.refusal().is_some() {
+        if !replies.are_whole() {
             let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
             let room = UNWRITTEN_MAX.saturating_sub(unwritten.len());
             unwritten.extend(departures.iter().take(room).cloned());

@@ -43,7 +43,7 @@ pub(super) async fn diagnose(
     if !findings.is_empty() {
         return Diagnosis { state: String::new(), findings };
     }
-    let mut connection = match Router::open(cluster, settings()).await {
+    let mut connection = match Router::open(cluster, settings(), true).await {
         Ok(router) => Connection::Cluster(router),
         Err(error) => return fault::link_finding(&error).into(),
     };
@@ -112,10 +112,10 @@ async fn check_pubsub(channels: Channels, cluster: &Arc<Cluster>, connection: &m
         }
         Ok(())
     };
-    let opened = Subscription::of_cluster(cluster, settings(), push).await;
-    let mut subscription = opened.map_err(|error| fault::link_finding(&error))?;
-    let shards = subscription.represent(0);
-    for shard in shards {
+    for shard in connection.represent() {
+        let master = cluster.owner_of(shard.tag().as_bytes());
+        let opened = Subscription::to_master(cluster, master.as_ref(), settings(), push.clone()).await;
+        let mut subscription = opened.map_err(|error| fault::link_finding(&error))?;
         let token = Uuid::new_v4().simple().to_string();
         for channel in channels.checks(shard, &token) {
             let subscribed = subscription.subscribe(vec![channel.clone()]).await;

@@ -43,11 +43,6 @@ impl Hearing {
         *self.lock_last()
     }
 
-    /// True if the direction counts as dead.
-    pub(super) fn is_dead(&self) -> bool {
-        self.dead.load(Ordering::Acquire)
-    }
-
     /// Records a failure while Redis answers commands; the first one in a row was at `since`.
     pub(super) fn failed(&self, error: &LinkError, since: Instant) {
         if since.elapsed() < DEAD_AFTER {

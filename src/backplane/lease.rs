@@ -1,7 +1,7 @@
 //! A node's lease in Redis, and this node's view of the other nodes' leases.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -14,9 +14,10 @@ use redis::Pipeline;
 use super::{
     connection::Connection,
     incarnation::Incarnation,
-    lease_calls::{self, Doubt, Mode, Reply, epoch_began, store_connections},
+    lease_calls::{self, Beginning, Doubt, Mode, Reply, epoch_began, store_connections},
+    lease_view::{ShardView, View},
     link::Link,
-    link_error::LinkError,
+    link_error::{LinkError, is_wrong_type},
     lossy::Lossy,
     node_counts::NodeCounts,
     ops::Op,
@@ -26,47 +27,22 @@ use super::{
 };
 use crate::model::{Clock, DeploymentTag, NodeId};
 
-/// Longest remaining lease of another node that is believed; NODE_LEASE is at most 10 minutes.
-const LEASE_MAX: Duration = Duration::from_secs(3_600);
-
-#[derive(Debug)]
-struct View {
-    me: Incarnation,
-    former: Option<Incarnation>,
-    /// The name under which the next lease is acquired.
-    next: Option<Incarnation>,
-    /// The epoch in which this node acquired its lease.
-    /// The epoch of each shard; empty before it was read.
-    epochs: Vec<String>,
-    others: Vec<(Incarnation, Instant)>,
-    /// The time until which Redis keeps the own lease, as of the last renewal.
-    held_until: Option<Instant>,
-    /// True if a lease of another node ended since [`Lease::take_ended`] was called.
-    ended: bool,
-    /// Other nodes' leases that expired and were counted in `ended`.
-    expired: HashSet<Incarnation>,
-    /// Number of connections that the other nodes held when they last renewed.
-    connections_elsewhere: u64,
-    /// The other deployment that was last seen to use these keys.
-    other: Option<(Instant, Arc<Sharing>)>,
-}
-
 /// The result of a try to acquire a lease.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Acquired {
-    /// The lease is held.
-    Held(Beginning),
+    /// The lease is held in these shards.
+    Held(Vec<(Shard, Beginning)>),
     /// Another deployment used these keys, and nobody does now. What it left must be removed, then [`Lease::replace`] called.
     Leftovers,
 }
 
-/// How an era begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Beginning {
-    /// Time since Redis was wiped, long if no node of today's version noticed a wipe.
-    pub(super) data_age: Duration,
-    /// Other nodes counted the former incarnation as dead, and announced the departure of its users.
-    pub(super) reaped: bool,
+/// The result of a renewal or a check in several shards.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    /// The shards without the lease.
+    pub(super) lost: Vec<Shard>,
+    /// The shards whose master gave no answer, and why.
+    pub(super) failed: Vec<(Shard, LinkError)>,
 }
 
 /// This node's lease.
@@ -85,18 +61,8 @@ impl Lease {
     /// A lease that is not acquired yet.
     pub(super) fn new(node: NodeId, length: Duration, clock: Clock) -> Self {
         let me = Incarnation::fresh(&node, None);
-        let view = View {
-            me,
-            former: None,
-            next: None,
-            epochs: vec![String::new(); SHARDS],
-            others: Vec::new(),
-            held_until: None,
-            ended: false,
-            expired: HashSet::new(),
-            connections_elsewhere: 0,
-            other: None,
-        };
+        let shards = (0..SHARDS).map(|_| ShardView::new(me.clone())).collect();
+        let view = View { shards, next: None, ended: false, connections_elsewhere: 0, other: None };
         Self {
             node,
             length,
@@ -109,7 +75,7 @@ impl Lease {
     }
 
     /// Stops renewing and acquiring the lease, because the node is leaving.
-    pub(super) fn retire(&self) {
+    fn retire(&self) {
         self.retired.store(true, Ordering::Release);
     }
 
@@ -128,15 +94,16 @@ impl Lease {
         self.length / 3
     }
 
-    /// The current incarnation.
-    pub(super) fn me(&self) -> Incarnation {
-        self.view().me.clone()
+    /// The current incarnation in a shard.
+    pub(super) fn me(&self, shard: Shard) -> Incarnation {
+        self.view().of(shard).me.clone()
     }
 
-    /// The current incarnation and the former one.
-    pub(super) fn incarnations(&self) -> (Incarnation, Option<Incarnation>) {
-        let view = self.view();
-        (view.me.clone(), view.former.clone())
+    /// The current incarnation and the former one in a shard.
+    pub(super) fn incarnations(&self, shard: Shard) -> (Incarnation, Option<Incarnation>) {
+        let mut view = self.view();
+        let of = view.of(shard);
+        (of.me.clone(), of.former.clone())
     }
 
     /// Estimate of the current time of a shard's server, in microseconds.
@@ -154,32 +121,30 @@ impl Lease {
         self.clocks.iter().filter_map(RedisClock::set_back).min_by_key(|step| step.age())
     }
 
-    /// Nodes that missed a renewal or whose lease has expired; usually none.
-    pub(super) fn doubtful(&self) -> Vec<(Incarnation, Doubt)> {
-        let now = Instant::now();
-        let doubt = |expires_at: Instant| match expires_at.saturating_duration_since(now) {
-            left if left.is_zero() => Some(Doubt::Dead),
-            // A lease that is renewed in time has more than half of its length left at every look.
-            left if left < self.length / 4 => Some(Doubt::Stale),
-            _ => None,
-        };
-        self.view().others.iter().filter_map(|(node, expires_at)| Some((node.clone(), doubt(*expires_at)?))).collect()
+    /// Nodes that missed a renewal or whose lease has expired, in a shard; usually none.
+    pub(super) fn doubtful(&self, shard: Shard) -> Vec<(Incarnation, Doubt)> {
+        self.view().of(shard).doubtful(self.length)
     }
 
-    /// True if a lease of another node ended since the last call, by expiry or by removal. That node may have stored entries
-    /// that it did not publish.
-    pub(super) fn take_ended(&self) -> bool {
-        let now = Instant::now();
-        let view = &mut *self.view();
-        for (other, _) in view.others.iter().filter(|(_, expires_at)| *expires_at <= now) {
-            view.ended |= view.expired.insert(other.clone());
+    /// True if a lease of another node ended in one of these shards since the last call, by expiry or by removal. That node may
+    /// have stored entries that it did not publish.
+    pub(super) fn take_ended(&self, shards: impl Iterator<Item = Shard>) -> bool {
+        let (now, mut view) = (Instant::now(), self.view());
+        let mut ended = std::mem::take(&mut view.ended);
+        for shard in shards {
+            ended |= view.of(shard).take_expired(now);
         }
-        std::mem::take(&mut view.ended)
+        ended
     }
 
-    /// True if no other node can count this one as dead.
-    pub(super) fn is_held(&self) -> bool {
-        self.view().held_until.is_some_and(|until| Instant::now() < until)
+    /// True if no other node can count this one as dead in a shard.
+    pub(super) fn is_held(&self, shard: Shard) -> bool {
+        self.view().of(shard).held_until.is_some_and(|until| Instant::now() < until)
+    }
+
+    /// True unless Redis lost the end of this node's lease that was written last.
+    pub(super) fn is_intact(&self, shard: Shard, ends_at: f64) -> bool {
+        ends_at as i64 >= self.view().of(shard).ends_at
     }
 
     /// Number of connections on all other live nodes, as of the last renewal.
@@ -190,10 +155,11 @@ impl Lease {
     /// True if a node of an earlier version has a lease. It has other channels than this one.
     pub(super) fn sees_older_nodes(&self) -> bool {
         let now = Instant::now();
-        self.view().others.iter().any(|(other, until)| *until > now && other.deployment().is_none())
+        let mut view = self.view();
+        view.of(Shard::HOME).others.iter().any(|(other, until)| *until > now && other.deployment().is_none())
     }
 
-    /// Tries to acquire a lease under a new incarnation, and stores the node's number of connections.
+    /// Tries to acquire a lease in these shards under a new incarnation, and stores the node's number of connections.
     ///
     /// # Errors
     /// Among others [`LinkError::Shared`]: another deployment uses these keys.
@@ -201,10 +167,11 @@ impl Lease {
         &self,
         link: &Link,
         on: &mut Connection,
+        shards: &[Shard],
         connections: usize,
     ) -> Result<Acquired, LinkError> {
         let follows = self.view().other.as_ref().is_some_and(|(seen, _)| seen.elapsed() < self.length);
-        self.acquire_in(if follows { Mode::Follow } else { Mode::Acquire }, link, on, connections).await
+        self.acquire_in(if follows { Mode::Follow } else { Mode::Acquire }, link, on, (shards, connections)).await
     }
 
     /// Acquires a lease after what another deployment left was removed.
@@ -215,9 +182,10 @@ impl Lease {
         &self,
         link: &Link,
         on: &mut Connection,
+        shards: &[Shard],
         connections: usize,
     ) -> Result<Acquired, LinkError> {
-        self.acquire_in(Mode::Replace, link, on, connections).await
+        self.acquire_in(Mode::Replace, link, on, (shards, connections)).await
     }
 
     async fn acquire_in(
@@ -225,7 +193,7 @@ impl Lease {
         mode: Mode,
         link: &Link,
         on: &mut Connection,
-        connections: usize,
+        (shards, connections): (&[Shard], usize),
     ) -> Result<Acquired, LinkError> {
         let deployment = *link.keys().deployment().borrow();
         // A try that failed may have stored a lease under this name, so the next one takes the same.
@@ -234,20 +202,21 @@ impl Lease {
             view.next = view.next.take().filter(|next| next.deployment() == deployment);
             view.next.get_or_insert_with(|| Incarnation::fresh(&self.node, deployment)).clone()
         };
-        let (asked_at, former, keys) = (Instant::now(), self.me(), link.keys());
+        let asked_at = Instant::now();
         // A node that holds the lease of the first shard may acquire the others.
-        let mut leases = self.acquire_shards(mode, link, on, (&incarnation, keys.shards().take(1))).await?;
-        if keys.shards().len() > 1 && is_held(&leases)? {
-            let mode = if mode == Mode::Follow { Mode::Acquire } else { mode };
-            leases.extend(self.acquire_shards(mode, link, on, (&incarnation, keys.shards().skip(1))).await?);
+        let (home, rest) = shards.split_at(usize::from(shards.first() == Some(&Shard::HOME)));
+        let mut leases = self.acquire_shards(mode, link, on, (&incarnation, home)).await?;
+        if !rest.is_empty() && is_held(&leases) {
+            let mode = if mode == Mode::Follow && !home.is_empty() { Mode::Acquire } else { mode };
+            leases.extend(self.acquire_shards(mode, link, on, (&incarnation, rest)).await?);
         }
         if let Some((_, reply)) = leases.iter().find(|(_, reply)| matches!(reply.0, 2 | 4)) {
             return Err(LinkError::Shared(self.note_other(reply.0, reply)));
         }
-        if !is_held(&leases)? {
+        if !is_held(&leases) {
             return Ok(Acquired::Leftovers);
         }
-        self.begin(link, on, (incarnation, former, deployment), (leases, asked_at), connections).await
+        self.begin(link, on, (incarnation, deployment), (leases, asked_at), connections).await
     }
 
     /// Calls `renew.lua` for some shards, twice if another program stored something else in the place of leases.
@@ -256,19 +225,23 @@ impl Lease {
         mode: Mode,
         link: &Link,
         on: &mut Connection,
-        (incarnation, shards): (&Incarnation, impl Iterator<Item = Shard> + Clone),
+        (incarnation, shards): (&Incarnation, &[Shard]),
     ) -> Result<Vec<(Shard, Reply)>, LinkError> {
+        if shards.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut pipeline = Pipeline::new();
-        for shard in shards.clone() {
-            lease_calls::renew(&mut pipeline, link.keys(), shard, (incarnation, self.length), mode)?;
+        for shard in shards {
+            lease_calls::renew(&mut pipeline, link.keys(), *shard, (incarnation, self.length), mode)?;
         }
         let asked_at = Instant::now();
-        let mut taken = lease_calls::take(&mut link.run_on(Op::Lease, on, &pipeline).await?, shards.clone())?;
-        if taken.is_none() {
+        let mut taken = lease_calls::take(&mut link.run_on(Op::Lease, on, &pipeline).await?, shards);
+        if taken.iter().any(|(_, reply)| is_wrong_type(reply)) {
             // The link has deleted it.
-            taken = lease_calls::take(&mut link.run_on(Op::Lease, on, &pipeline).await?, shards)?;
+            taken = lease_calls::take(&mut link.run_on(Op::Lease, on, &pipeline).await?, shards);
         }
-        let taken = taken.ok_or(LinkError::Unexpected)?;
+        let taken = taken.into_iter().map(|(shard, reply)| Ok((shard, reply?)));
+        let taken: Vec<(Shard, Reply)> = taken.collect::<Result<_, LinkError>>()?;
         taken.iter().for_each(|(shard, reply)| self.read_clock(*shard, asked_at, reply.1));
         Ok(taken)
     }
@@ -278,67 +251,99 @@ impl Lease {
         &self,
         link: &Link,
         on: &mut Connection,
-        (incarnation, former, deployment): (Incarnation, Incarnation, Option<DeploymentTag>),
+        (incarnation, deployment): (Incarnation, Option<DeploymentTag>),
         (leases, asked_at): (Vec<(Shard, Reply)>, Instant),
         connections: usize,
     ) -> Result<Acquired, LinkError> {
-        let epochs = self.view().epochs.clone();
-        // Written only now, because the keys were another deployment's until here.
-        let mut pipeline = Pipeline::new();
-        store_connections(&mut pipeline, link.keys(), &incarnation, connections);
-        pipeline.cmd("HDEL").arg(link.keys().connections()).arg(former.as_str());
-        // Add the former incarnation even if its lease was already removed: a late command may still write in its name, and
-        // other nodes clean up only incarnations in this set.
-        for (shard, _) in leases.iter().filter(|_| former.deployment() == deployment) {
-            if !epochs[shard.index()].is_empty() {
-                let now = self.redis_micros(*shard) / 1_000;
-                pipeline.cmd("ZADD").arg(link.keys().nodes(*shard)).arg("NX").arg(now).arg(former.as_str());
-            }
+        let (mut pipeline, keys) = (Pipeline::new(), link.keys());
+        let home = leases.iter().any(|(shard, _)| *shard == Shard::HOME);
+        if home {
+            // Written only now, because the keys were another deployment's until here.
+            store_connections(&mut pipeline, keys, &incarnation, connections);
+            pipeline.cmd("HDEL").arg(keys.connections()).arg(self.me(Shard::HOME).as_str());
         }
-        let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
-        let counts = replies.take::<HashMap<Lossy, Lossy>>(1);
-        let (mut data_age, mut reaped) = (Duration::MAX, false);
+        let mut beginnings = Vec::with_capacity(leases.len());
         for (shard, (_, micros, Lossy(epoch), held)) in &leases {
-            let before = &epochs[shard.index()];
-            let wiped = !before.is_empty() && before != epoch;
-            reaped |= !before.is_empty() && !wiped && held.iter().all(|(other, _)| other.0 != former.as_str());
-            let age = match epoch_began(epoch) {
+            let (former, known) = {
+                let mut view = self.view();
+                let of = view.of(*shard);
+                (of.me.clone(), of.epoch.clone())
+            };
+            // Add the former incarnation even if its lease was already removed: a late command may still write in its name, and
+            // other nodes clean up only incarnations in this set.
+            if former.deployment() == deployment && !known.is_empty() {
+                let now = self.redis_micros(*shard) / 1_000;
+                pipeline.cmd("ZADD").arg(keys.nodes(*shard)).arg("NX").arg(now).arg(former.as_str());
+            }
+            let wiped = !known.is_empty() && known != *epoch;
+            let reaped = !known.is_empty() && !wiped && held.iter().all(|(other, _)| other.0 != former.as_str());
+            let data_age = match epoch_began(epoch) {
                 Some(began) => {
                     Duration::from_millis(u64::try_from((micros / 1_000).saturating_sub(began)).unwrap_or(0))
                 }
                 None if wiped => Duration::ZERO,
                 None => Duration::MAX,
             };
-            data_age = data_age.min(age);
+            beginnings.push((*shard, Beginning { data_age, reaped }));
         }
-        self.note_leases(&incarnation, leases, asked_at, &counts.unwrap_or_default());
+        let counts = match pipeline.is_empty() {
+            true => None,
+            false => Some(link.run_on(Op::Lease, on, &pipeline).await?.take::<HashMap<Lossy, Lossy>>(1)),
+        };
+        self.note_leases(Some(&incarnation), leases, asked_at);
+        if home {
+            self.count_elsewhere(&counts.and_then(Result::ok).unwrap_or_default());
+        }
         let mut view = self.view();
         (view.next, view.other) = (None, None);
-        view.former = Some(std::mem::replace(&mut view.me, incarnation));
-        Ok(Acquired::Held(Beginning { data_age, reaped }))
+        Ok(Acquired::Held(beginnings))
     }
 
-    /// Renews the lease and stores the node's number of connections; false if the lease was lost.
-    pub(super) async fn renew(&self, link: &Link, on: &mut Connection, connections: usize) -> Result<bool, LinkError> {
-        let (me, keys, mut pipeline) = (self.me(), link.keys(), Pipeline::new());
-        for shard in keys.shards() {
-            lease_calls::renew(&mut pipeline, keys, shard, (&me, self.length), Mode::Renew)?;
+    /// Renews the lease in these shards, and stores the node's number of connections.
+    pub(super) async fn renew(
+        &self,
+        link: &Link,
+        on: &mut Connection,
+        shards: &[Shard],
+        connections: usize,
+    ) -> Result<Found, LinkError> {
+        let (keys, mut pipeline) = (link.keys(), Pipeline::new());
+        for shard in shards {
+            // Of a cluster, all leases are read in one shard: each node has one in every other shard too.
+            let mode = if *shard == Shard::HOME { Mode::Renew } else { Mode::RenewDue };
+            lease_calls::renew(&mut pipeline, keys, *shard, (&self.me(*shard), self.length), mode)?;
         }
-        store_connections(&mut pipeline, keys, &me, connections);
+        let home = shards.first() == Some(&Shard::HOME);
+        if home {
+            store_connections(&mut pipeline, keys, &self.me(Shard::HOME), connections);
+        }
         let asked_at = Instant::now();
         let mut replies = link.run_on(Op::Lease, on, &pipeline).await?;
-        let Some(leases) = lease_calls::take(&mut replies, keys.shards())? else { return Ok(false) };
-        let counts = replies.take::<HashMap<Lossy, Lossy>>(leases.len() + 1);
-        let held = leases.iter().all(|(_, reply)| reply.0 == 1);
-        leases.iter().for_each(|(shard, reply)| self.read_clock(*shard, asked_at, reply.1));
-        self.note_leases(&me, leases, asked_at, &counts.unwrap_or_default());
-        Ok(held)
+        let (mut found, mut leases) = (Found::default(), Vec::with_capacity(shards.len()));
+        for (shard, reply) in lease_calls::take(&mut replies, shards) {
+            match reply {
+                Ok(reply) => {
+                    self.read_clock(shard, asked_at, reply.1);
+                    if reply.0 != 1 {
+                        found.lost.push(shard);
+                    }
+                    leases.push((shard, reply));
+                }
+                reply if is_wrong_type(&reply) => found.lost.push(shard),
+                Err(error) => found.failed.push((shard, error)),
+            }
+        }
+        self.note_leases(None, leases, asked_at);
+        if home {
+            self.count_elsewhere(&replies.take::<HashMap<Lossy, Lossy>>(shards.len() + 1).unwrap_or_default());
+        }
+        Ok(found)
     }
 
     /// Says of a lease that is being acquired that its node still removes what another deployment left.
     pub(super) async fn keep_removing(&self, link: &Link, on: &mut Connection) -> Result<(), LinkError> {
         let Some(incarnation) = self.view().next.clone() else { return Ok(()) };
-        let leases = self.acquire_shards(Mode::Acquire, link, on, (&incarnation, link.keys().shards())).await?;
+        let leases = self.acquire_shards(Mode::Acquire, link, on, (&incarnation, &on.reached())).await?;
         match leases.iter().find(|(_, reply)| matches!(reply.0, 2 | 4)) {
             Some((_, reply)) => Err(LinkError::Shared(self.note_other(reply.0, reply))),
             None if leases.iter().any(|(_, reply)| reply.0 == 3) => Ok(()),
@@ -347,14 +352,26 @@ impl Lease {
         }
     }
 
+    /// Removes the lease in all shards, because the node ends. If that fails, it expires by itself.
+    pub(super) async fn leave(&self, link: &Link) {
+        let (keys, mut pipeline) = (link.keys(), Pipeline::new());
+        for shard in keys.shards() {
+            let me = self.me(shard);
+            pipeline.cmd("DEL").arg(keys.node_users(shard, &me)).cmd("ZREM").arg(keys.nodes(shard)).arg(me.as_str());
+        }
+        let me = self.me(Shard::HOME);
+        pipeline.cmd("HDEL").arg(keys.connections()).arg(me.as_str());
+        self.retire();
+        let _ = link.run(Op::Lease, me.as_str(), &pipeline).await;
+    }
+
     /// Removes the lease, because the node gets another deployment.
     pub(super) async fn release(&self, link: &Link, on: &mut Connection) -> Result<(), LinkError> {
-        let (me, keys) = (self.me(), link.keys());
-        let mut pipeline = Pipeline::new();
+        let (keys, mut pipeline) = (link.keys(), Pipeline::new());
         for shard in keys.shards() {
-            pipeline.cmd("ZREM").arg(keys.nodes(shard)).arg(me.as_str());
+            pipeline.cmd("ZREM").arg(keys.nodes(shard)).arg(self.me(shard).as_str());
         }
-        pipeline.cmd("HDEL").arg(keys.connections()).arg(me.as_str());
+        pipeline.cmd("HDEL").arg(keys.connections()).arg(self.me(Shard::HOME).as_str());
         link.run_on(Op::Lease, on, &pipeline).await.map(drop)
     }
 
@@ -376,47 +393,23 @@ impl Lease {
         }
     }
 
-    /// Takes over the leases that `renew.lua` returned when it was called for `me` at `asked_at`. Of a node with several, the one
-    /// that ends last counts.
-    fn note_leases(
-        &self,
-        me: &Incarnation,
-        replies: Vec<(Shard, Reply)>,
-        asked_at: Instant,
-        counts: &HashMap<Lossy, Lossy>,
-    ) {
-        let (now, mut ends, mut held) = (Instant::now(), HashMap::<String, i64>::new(), true);
-        let mut epochs = Vec::with_capacity(replies.len());
-        for (shard, (state, _, Lossy(epoch), leases)) in replies {
-            held &= state == 1;
-            // A renewal that finds no lease may be the first to see a new epoch; the acquisition that follows compares it.
-            if state == 1 {
-                epochs.push((shard, epoch));
-            }
-            for (Lossy(other), left) in leases.into_iter().filter(|(Lossy(other), _)| other != me.as_str()) {
-                ends.entry(other).and_modify(|known| *known = left.max(*known)).or_insert(left);
-            }
-        }
-        let alive = ends.iter().filter(|(_, left)| **left > 0);
-        let connections_elsewhere = self.counts.sum(counts, alive.map(|(other, _)| other.as_str()));
-        let others = ends.iter().filter_map(|(other, left)| {
-            // Redis holds what others wrote; no lease is longer than this.
-            let left = Duration::from_millis(u64::try_from(*left).unwrap_or(0)).min(LEASE_MAX);
-            Some((Incarnation::parse(other)?, now + left))
-        });
-        let others: Vec<_> = others.collect();
+    /// Takes over the leases that `renew.lua` returned when it was called at `asked_at`: to renew, or to acquire under a `new`
+    /// incarnation.
+    fn note_leases(&self, new: Option<&Incarnation>, replies: Vec<(Shard, Reply)>, asked_at: Instant) {
         let mut view = self.view();
-        // A lease that is acquired was not held before.
-        view.held_until = (held || *me != view.me).then(|| asked_at + self.length);
-        let stands = |incarnation: &Incarnation| others.iter().any(|(other, _)| other == incarnation);
-        let removed = view.others.iter().any(|(other, _)| !stands(other) && !view.expired.contains(other));
-        view.ended |= removed;
-        view.expired.retain(stands);
-        view.others = others;
-        view.connections_elsewhere = connections_elsewhere;
-        for (shard, epoch) in epochs {
-            view.epochs[shard.index()] = epoch;
+        for (shard, reply) in replies {
+            let removed = view.of(shard).note(new, reply, asked_at, self.length);
+            view.ended |= removed && (new.is_some() || shard == Shard::HOME);
         }
+    }
+
+    /// Sums up the numbers of connections that the other live nodes stored.
+    fn count_elsewhere(&self, counts: &HashMap<Lossy, Lossy>) {
+        let (now, mut view) = (Instant::now(), self.view());
+        let others = view.of(Shard::HOME).others.iter();
+        let alive: Vec<Incarnation> =
+            others.filter(|(_, until)| *until > now).map(|(other, _)| other.clone()).collect();
+        view.connections_elsewhere = self.counts.sum(counts, alive.iter().map(Incarnation::as_str));
     }
 
     fn view(&self) -> MutexGuard<'_, View> {
@@ -424,14 +417,7 @@ impl Lease {
     }
 }
 
-/// True if all leases are held; false if what another deployment left must be removed first.
-///
-/// # Errors
-/// A reply has an unexpected form.
-fn is_held(leases: &[(Shard, Reply)]) -> Result<bool, LinkError> {
-    match leases.iter().map(|(_, reply)| reply.0).max() {
-        Some(0 | 1) => Ok(true),
-        Some(2..=4) => Ok(false),
-        _ => Err(LinkError::Unexpected),
-    }
+/// True if all leases are held, or are now; false if what another deployment left must be removed first.
+fn is_held(leases: &[(Shard, Reply)]) -> bool {
+    leases.iter().all(|(_, reply)| reply.0 <= 1)
 }

@@ -6,22 +6,28 @@ use redis::Pipeline;
 use uuid::Uuid;
 
 use super::{
-    incarnation::Incarnation,
-    keys::Keys,
-    link_error::{LinkError, is_wrong_type},
-    lossy::Lossy,
-    replies::Replies,
-    scripts::RENEW,
+    incarnation::Incarnation, keys::Keys, link_error::LinkError, lossy::Lossy, replies::Replies, scripts::RENEW,
     shards::Shard,
 };
 
 /// The reply of `renew.lua`: its state, Redis' time in microseconds, the epoch, and leases with the milliseconds left.
 pub(super) type Reply = (u8, i64, Lossy, Vec<(Lossy, i64)>);
 
+/// How an era begins in a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Beginning {
+    /// Time since Redis was wiped, long if no node of today's version noticed a wipe.
+    pub(super) data_age: Duration,
+    /// Other nodes counted the former incarnation as dead, and announced the departure of its users.
+    pub(super) reaped: bool,
+}
+
 /// A mode of `renew.lua`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Mode {
     Renew,
+    /// Renew, and read only the leases that may end soon.
+    RenewDue,
     Acquire,
     /// Acquire, if the keys are this deployment's: another one was there a moment ago, and its restart, or a Redis that was
     /// emptied, must not give them away.
@@ -34,6 +40,7 @@ impl Mode {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Renew => "renew",
+            Self::RenewDue => "renew due",
             Self::Acquire => "acquire",
             Self::Follow => "follow",
             Self::Replace => "replace",
@@ -76,21 +83,10 @@ pub(super) fn renew(
     Ok(())
 }
 
-/// Takes the replies of `renew.lua` for these shards, which are the first ones of the pipeline. `None` if another program stored
-/// something else in the place of leases.
-pub(super) fn take(
-    replies: &mut Replies,
-    shards: impl Iterator<Item = Shard>,
-) -> Result<Option<Vec<(Shard, Reply)>>, LinkError> {
-    let mut taken = Vec::new();
-    for (index, shard) in shards.enumerate() {
-        let reply = replies.take::<Reply>(index);
-        if is_wrong_type(&reply) {
-            return Ok(None);
-        }
-        taken.push((shard, reply?));
-    }
-    Ok(Some(taken))
+/// Takes the replies of `renew.lua` for these shards, which are the first ones of the pipeline. If another program stored something
+/// else in the place of leases, the reply is an error.
+pub(super) fn take(replies: &mut Replies, shards: &[Shard]) -> Vec<(Shard, Result<Reply, LinkError>)> {
+    shards.iter().enumerate().map(|(index, shard)| (*shard, replies.take::<Reply>(index))).collect()
 }
 
 /// Adds commands that store the node's number of connections and read that of all nodes.

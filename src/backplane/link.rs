@@ -13,11 +13,11 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
-use redis::{AsyncConnectionConfig, Pipeline};
+use redis::{AsyncConnectionConfig, Pipeline, aio::MultiplexedConnection};
 use tokio::sync::Notify;
 
 use super::{
-    cluster::Router,
+    cluster::{Cluster, Router, revive},
     connection::Connection,
     connector::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT},
     fault, foreign,
@@ -28,18 +28,20 @@ use super::{
     replies::Replies,
     scan::ScanCursor,
     scripts::SCRIPTS,
-    shards::Layout,
+    shards::{Layout, Shard},
     target::Target,
     types::StartError,
 };
 use crate::{
-    config::{RedisConfig, RedisPrefix},
+    config::{HostPort, RedisConfig, RedisPrefix},
     degrade::{Degrade, Fault, Finding},
 };
 
 /// Number of connections for commands. A connection is limited by what one core can encode and decode; more than a few
 /// connections make the batches smaller.
 const CONNECTIONS: usize = 4;
+/// The same to each master of a cluster. The second one is for queries.
+const ROUTERS: usize = 2;
 /// Number of connections for queries that may return long replies.
 const QUERY_CONNECTIONS: u32 = 4;
 /// Maximum number of connections of a node: those of the link, that of the subscription, and that over which Redis tells of
@@ -111,20 +113,51 @@ impl Link {
     /// Connects; calls use the connections only after [`Link::open`].
     pub(super) async fn connect(&self) -> Result<Vec<Connection>, LinkError> {
         let target = self.target.as_ref().ok_or(LinkError::Down)?;
-        let config = AsyncConnectionConfig::new()
-            .set_connection_timeout(Some(CONNECT_TIMEOUT))
-            .set_response_timeout(Some(RESPONSE_TIMEOUT))
-            .set_pipeline_buffer_size(WRITE_QUEUE);
+        let config = config();
         if let Some(cluster) = target.cluster() {
             target.found().await;
-            // The second one is for queries.
-            let all = [(); 2].map(|()| Box::pin(Router::open(cluster, config.clone())));
+            let all = [(); ROUTERS].map(|()| Box::pin(Router::open(cluster, config.clone(), false)));
             let all = futures_util::future::try_join_all(all).await?;
             return Ok(all.into_iter().map(Connection::Cluster).collect());
         }
         let mut connections = target.connect_several(CONNECTIONS, &config).await?;
         target.check_role(connections.first_mut().ok_or(LinkError::Down)?).await?;
         Ok(connections.into_iter().map(Connection::Single).collect())
+    }
+
+    /// Waits until a master of a cluster that is down answers. Returns it, and connections to it.
+    pub(super) async fn revive(&self) -> (HostPort, Vec<MultiplexedConnection>) {
+        match self.cluster() {
+            Some(cluster) => revive(cluster.clone(), config(), ROUTERS).await,
+            None => std::future::pending().await,
+        }
+    }
+
+    /// The cluster; `None` for one server.
+    pub(super) fn cluster(&self) -> Option<&Arc<Cluster>> {
+        self.target.as_ref()?.cluster()
+    }
+
+    /// The shards that are not known to be down, in order.
+    pub(super) fn up_shards(&self) -> Vec<Shard> {
+        let down = self.cluster().map_or(0, |cluster| cluster.shards_down());
+        self.keys.shards().filter(|shard| down & shard.bit() == 0).collect()
+    }
+
+    /// The master of a shard of a cluster.
+    pub(super) fn owner_of(&self, shard: Shard) -> Option<HostPort> {
+        self.cluster()?.owner_of(shard.tag().as_bytes())
+    }
+
+    /// True if one of these masters of a cluster has this key.
+    pub(super) fn is_on(&self, key: &str, masters: &[&HostPort]) -> bool {
+        let owner = self.cluster().and_then(|cluster| cluster.owner_of(key.as_bytes()));
+        owner.is_some_and(|owner| masters.contains(&&owner))
+    }
+
+    /// True if calls with this key or channel may be made: its master is not known to be silent or down.
+    pub(super) fn may_call(&self, key: &str) -> bool {
+        self.cluster().is_none_or(|cluster| cluster.may_call(key.as_bytes()))
     }
 
     /// Opens the link: calls use these connections.
@@ -160,9 +193,9 @@ impl Link {
         self.late.store(true, Ordering::Release);
     }
 
-    /// True while a probe is late.
-    pub(super) fn is_late(&self) -> bool {
-        self.late.load(Ordering::Acquire)
+    /// True while a probe of the server of this key is late.
+    pub(super) fn is_late(&self, key: &str) -> bool {
+        self.late.load(Ordering::Acquire) || self.cluster().is_some_and(|cluster| !cluster.is_prompt(key.as_bytes()))
     }
 
     /// Records a successful probe. If it was one of all connections that began while the link was `silent`, calls are tried
@@ -211,7 +244,8 @@ impl Link {
         }
         let [one, other] = parts;
         let mut replies = self.run(op, route, &one).await?;
-        replies.append(self.run(op, route, &other).await?);
+        let others = self.run(op, route, &other).await;
+        replies.append(others.unwrap_or_else(|error| Replies::unanswered(other.len(), &error)));
         Ok(replies)
     }
 
@@ -312,6 +346,11 @@ impl Link {
     fn record_result(&self, op: Op, result: &Result<Replies, LinkError>) {
         match result {
             Ok(replies) => {
+                for error in replies.failures().filter(|error| **error != LinkError::Down) {
+                    self.ops.count_failure(op);
+                    tracing::debug!(?op, %error, "a master did not answer a command");
+                    self.check_now.notify_one();
+                }
                 for error in replies.errors() {
                     let code = error.code();
                     self.ops.count_failure(op);
@@ -322,10 +361,14 @@ impl Link {
                 }
                 self.judge(op, replies.errors().map(Refusal::from));
             }
+            // No call is made to a master that is known to be down.
+            Err(LinkError::Down) => {}
             Err(error) => {
                 self.ops.count_failure(op);
                 tracing::debug!(?op, %error, "a call to Redis failed");
-                self.silent.fetch_or(*error == LinkError::Timeout, Ordering::AcqRel);
+                // Of a cluster, each master may be silent alone.
+                let silent = *error == LinkError::Timeout && self.keys.layout() == Layout::Single;
+                self.silent.fetch_or(silent, Ordering::AcqRel);
                 self.check_now.notify_one();
                 if let LinkError::Refused(refusal) = error {
                     self.judge(op, std::iter::once(refusal.clone()));
@@ -333,6 +376,14 @@ impl Link {
             }
         }
     }
+}
+
+/// How commands are sent.
+fn config() -> AsyncConnectionConfig {
+    AsyncConnectionConfig::new()
+        .set_connection_timeout(Some(CONNECT_TIMEOUT))
+        .set_response_timeout(Some(RESPONSE_TIMEOUT))
+        .set_pipeline_buffer_size(WRITE_QUEUE)
 }
 
 #[cfg(test)]

@@ -235,6 +235,11 @@ impl Local {
         departures
     }
 
+    /// Those users who are online here and for whom `which` holds; during the grace a user still is.
+    pub(super) fn online_users(&self, which: impl Fn(&UserId) -> bool) -> Vec<UserId> {
+        self.state().users.keys().filter(|user| which(user)).cloned().collect()
+    }
+
     /// A user's [`Share`]; `None` if the user has no connection here.
     pub(super) fn share(&self, user: &UserId) -> Option<Share> {
         let state = self.state();

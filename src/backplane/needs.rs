@@ -62,8 +62,7 @@ const COMMANDS: [&str; 36] = [
 /// # Errors
 /// The first command that Redis refuses, or a broken connection.
 pub(super) async fn check(keys: &Keys, channels: Channels, on: &mut Connection) -> Result<(), LinkError> {
-    let (shards, _) = on.represent(0);
-    for shard in shards {
+    for shard in on.represent() {
         let pipeline = commands(keys, channels, shard);
         let mut replies = timeout(RESPONSE_TIMEOUT, on.send(&pipeline)).await.unwrap_or(Err(LinkError::Timeout))?;
         (0..pipeline.len()).try_for_each(|index| replies.take::<redis::Value>(index).map(|_| ()))?;

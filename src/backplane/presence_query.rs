@@ -81,12 +81,10 @@ impl PresenceQuery {
             for index in batch {
                 pipeline.add_command(command(&users[*index]));
             }
-            let replies = self.query_all(&pipeline).await;
-            let answer = replies.and_then(|mut replies| (0..batch.len()).map(|n| replies.take(n)).collect());
-            let answer: Result<Vec<bool>, LinkError> = answer;
-            let answer = answer.unwrap_or_else(|_| batch.iter().map(|index| local(&users[*index])).collect());
-            for (index, answer) in batch.iter().zip(answer) {
-                answers[*index] = answer;
+            let mut replies = self.query_all(&pipeline).await;
+            for (place, index) in batch.iter().enumerate() {
+                let answer = replies.as_mut().ok().and_then(|replies| replies.take(place).ok());
+                answers[*index] = answer.unwrap_or_else(|| local(&users[*index]));
             }
         }
         answers
@@ -115,8 +113,12 @@ impl PresenceQuery {
                     pipeline.cmd("SRANDMEMBER").arg(keys.online(*shard)).arg(limit);
                 }
                 let (mut replies, mut users) = (self.query_all(&pipeline).await?, Vec::new());
-                for index in 0..whole {
-                    users.extend(parse_users(&replies.take::<Vec<Lossy>>(index)?));
+                for (index, shard) in shards[first..first + whole].iter().enumerate() {
+                    match replies.take::<Vec<Lossy>>(index) {
+                        Ok(found) => users.extend(parse_users(&found)),
+                        Err(LinkError::Down) => users.extend(self.local_users_of(*shard)),
+                        Err(error) => return Err(error),
+                    }
                 }
                 let next = (first + whole) as u64;
                 return Ok((users, if next < count { next } else { 0 }));
@@ -124,13 +126,17 @@ impl PresenceQuery {
         }
         let mut scan = redis::cmd("SSCAN");
         scan.arg(keys.online(shards[first])).arg(within).arg("COUNT").arg(limit);
-        let (next, users) = self.query::<(u64, Vec<Lossy>)>(scan).await?;
+        let (next, users) = match self.query::<(u64, Vec<Lossy>)>(scan).await {
+            Ok((next, found)) => (next, parse_users(&found)),
+            Err(LinkError::Down) if count > 1 && self.link.is_open() => (0, self.local_users_of(shards[first])),
+            Err(error) => return Err(error),
+        };
         let next = match (next, first as u64 + 1) {
             (0, shard) if shard < count => shard,
             (0, _) => 0,
             (next, shard) => next.saturating_mul(count).saturating_add(shard - 1),
         };
-        Ok((parse_users(&users), next))
+        Ok((users, next))
     }
 
     /// The number of shards, from the first one, that have at most `limit` users together.
@@ -152,7 +158,16 @@ impl PresenceQuery {
             pipeline.cmd("SCARD").arg(self.link.keys().online(*shard));
         }
         let mut replies = self.query_all(&pipeline).await?;
-        (0..shards.len()).map(|index| replies.take(index)).collect()
+        let size = |(index, shard): (usize, &Shard)| match replies.take(index) {
+            Err(LinkError::Down) => Ok(self.local_users_of(*shard).len() as u64),
+            size => size,
+        };
+        shards.iter().enumerate().map(size).collect()
+    }
+
+    /// This node's online users of a shard that is down.
+    fn local_users_of(&self, shard: Shard) -> Vec<UserId> {
+        self.local.online_users(|user| self.link.keys().shard_of(user) == shard)
     }
 
     /// Number of online users.
@@ -187,8 +202,9 @@ impl PresenceQuery {
         conversations.iter().enumerate().map(&mut listeners).collect()
     }
 
-    /// For each user, true if the user's entry has the conversation; `None` while Redis is unavailable.
-    pub(super) async fn listening(&self, conversation: &ConversationId, users: &[UserId]) -> Option<Vec<bool>> {
+    /// For each user, true if the user's entry has the conversation; `None` for users whose shard is down, and while Redis is
+    /// unavailable.
+    pub(super) async fn listening(&self, conversation: &ConversationId, users: &[UserId]) -> Option<Vec<Option<bool>>> {
         let field = format!("r/{conversation}");
         let mut answers = Vec::with_capacity(users.len());
         for batch in users.chunks(BATCH) {
@@ -196,9 +212,15 @@ impl PresenceQuery {
             for user in batch {
                 pipeline.cmd("HEXISTS").arg(self.link.keys().entry(user)).arg(&field);
             }
-            let mut replies = self.query_all(&pipeline).await.ok()?;
+            let mut replies = match self.query_all(&pipeline).await {
+                Err(LinkError::Down) if self.link.is_open() => Replies::unanswered(batch.len(), &LinkError::Down),
+                replies => replies.ok()?,
+            };
             for index in 0..batch.len() {
-                answers.push(replies.take(index).ok()?);
+                answers.push(match replies.take(index) {
+                    Err(LinkError::Down) => None,
+                    answer => Some(answer.ok()?),
+                });
             }
         }
         Some(answers)
@@ -242,37 +264,50 @@ impl PresenceQuery {
         }
     }
 
-    /// The nodes that have a lease.
+    /// The nodes that have a lease: on a cluster, in the first shard.
     pub(super) async fn nodes(&self) -> Result<Vec<NodeInfo>, LinkError> {
-        let (keys, mut leases) = (self.link.keys(), redis::cmd("ZRANGE"));
-        leases.arg(keys.nodes(Shard::HOME)).arg(0).arg(-1).arg("WITHSCORES");
-        let leases: Vec<(Lossy, f64)> = self.query(leases).await?;
-        let leases =
-            leases.iter().filter_map(|(incarnation, until)| Some((Incarnation::parse(&incarnation.0)?, *until)));
-        let leases: Vec<_> = leases.collect();
-        let mut pipeline = Pipeline::new();
-        for (incarnation, _) in &leases {
-            pipeline.cmd("HGET").arg(keys.connections()).arg(incarnation.as_str());
-            for shard in keys.shards() {
-                pipeline.cmd("SCARD").arg(keys.node_users(shard, incarnation));
+        let (keys, shards, mut pipeline) = (self.link.keys(), self.link.up_shards(), Pipeline::new());
+        if shards.first() != Some(&Shard::HOME) {
+            return Err(LinkError::Down);
+        }
+        for shard in &shards {
+            pipeline.cmd("ZRANGE").arg(keys.nodes(*shard)).arg(0).arg(-1).arg("WITHSCORES");
+        }
+        // A node may have an incarnation of its own in each shard.
+        let (mut leases, mut incarnations, mut sizes) = (self.query_all(&pipeline).await?, Vec::new(), Pipeline::new());
+        for (index, shard) in shards.iter().enumerate() {
+            let of_shard = leases.take::<Vec<(Lossy, f64)>>(index);
+            let of_shard = if *shard == Shard::HOME { of_shard? } else { of_shard.unwrap_or_default() };
+            for (incarnation, until) in of_shard {
+                if let Some(incarnation) = Incarnation::parse(&incarnation.0) {
+                    sizes.cmd("SCARD").arg(keys.node_users(*shard, &incarnation));
+                    incarnations.push((*shard, incarnation, until));
+                }
             }
         }
-        if leases.is_empty() {
+        if incarnations.is_empty() {
             return Ok(Vec::new());
         }
-        let mut replies = self.query_all(&pipeline).await?;
-        let (now, per_node) = (self.lease.redis_micros(Shard::HOME) as f64 / 1_000.0, 1 + keys.shards().len());
-        let info = leases.into_iter().enumerate().map(|(index, (incarnation, until))| {
-            let lease_left = Duration::try_from_secs_f64((until - now) / 1_000.0).unwrap_or_default();
+        let mut counts = sizes.len()..;
+        for (_, incarnation, _) in incarnations.iter().filter(|(shard, ..)| *shard == Shard::HOME) {
+            sizes.cmd("HGET").arg(keys.connections()).arg(incarnation.as_str());
+        }
+        let (mut replies, now) = (self.query_all(&sizes).await?, self.lease.redis_micros(Shard::HOME) as f64 / 1_000.0);
+        let mut found = Vec::<NodeInfo>::new();
+        for (index, (shard, incarnation, until)) in incarnations.into_iter().enumerate() {
             let node = incarnation.node().ok_or(LinkError::Unexpected)?;
-            let first = per_node * index;
             // What another program wrote counts as none.
-            let connections = replies.take::<Option<u64>>(first).unwrap_or_default().unwrap_or(0);
-            let sizes = (first + 1..first + per_node).map(|index| replies.take::<u64>(index).unwrap_or_default());
-            let users = sizes.fold(0, u64::saturating_add);
-            Ok(NodeInfo { node, lease_left, users, connections })
-        });
-        info.collect()
+            let users = replies.take::<u64>(index).unwrap_or_default();
+            if shard == Shard::HOME {
+                let lease_left = Duration::try_from_secs_f64((until - now) / 1_000.0).unwrap_or_default();
+                let count = counts.next().map(|at| replies.take::<Option<u64>>(at).unwrap_or_default());
+                found.push(NodeInfo { node, lease_left, users, connections: count.flatten().unwrap_or(0) });
+            } else if let Some(info) = found.iter_mut().filter(|one| one.node == node).max_by_key(|one| one.lease_left)
+            {
+                info.users = info.users.saturating_add(users);
+            }
+        }
+        Ok(found)
     }
 
     async fn query<T: FromRedisValue>(&self, command: Cmd) -> Result<T, LinkError> {

@@ -19,21 +19,21 @@ use crate::model::UserId;
 const REAP_MARGIN_MILLIS: i64 = 100;
 
 impl Departures {
-    /// Removes a dead node's connections. Its users depart at once; the claim lets exactly one node announce each.
-    pub(super) async fn reap(&self, node: &Incarnation) -> Result<(), LinkError> {
+    /// Removes a dead node's connections in these shards. Its users depart at once; the claim lets exactly one node announce each.
+    pub(super) async fn reap(&self, node: &Incarnation, shards: &[Shard]) -> Result<(), LinkError> {
         let (link, keys, mut pipeline) = (&self.link, self.link.keys(), Pipeline::new());
-        for shard in keys.shards() {
-            pipeline.cmd("ZSCORE").arg(keys.nodes(shard)).arg(node.as_str());
+        for shard in shards {
+            pipeline.cmd("ZSCORE").arg(keys.nodes(*shard)).arg(node.as_str());
         }
         let mut found = link.run(Op::Reap, node.as_str(), &pipeline).await?;
         let (mut removed, mut over) = (0, Vec::new());
-        for shard in keys.shards() {
+        for (index, shard) in shards.iter().enumerate() {
+            // Of a shard whose master went down a moment ago, nothing is known.
+            let Ok(Some(expires_at)) = found.take::<Option<f64>>(index) else { continue };
             // The lease may have been renewed since this node last read the leases.
-            let Some(expires_at) = found.take::<Option<f64>>(shard.index())? else { continue };
-            if (expires_at as i64).saturating_add(REAP_MARGIN_MILLIS) > self.lease.redis_micros(shard) / 1_000 {
-                return Ok(());
+            if (expires_at as i64).saturating_add(REAP_MARGIN_MILLIS) <= self.lease.redis_micros(*shard) / 1_000 {
+                over.push(*shard);
             }
-            over.push(shard);
         }
         for shard in &over {
             removed += self.remove_users(*shard, node, |_| true).await?;
@@ -57,15 +57,12 @@ impl Departures {
         Ok(())
     }
 
-    /// Removes what this node's former incarnation left of users who are not connected here. A Redis that was set back to older
-    /// data names users who left since; else only late commands leave something. The lease of the former incarnation
+    /// Removes what this node's former incarnation left in a shard of users who are not connected here. A Redis that was set back to
+    /// older data names users who left since; else only late commands leave something. The lease of the former incarnation
     /// stays, so that later ones are found when it ends.
-    pub(super) async fn remove_former(&self) -> Result<(), LinkError> {
-        let (_, Some(former)) = self.lease.incarnations() else { return Ok(()) };
-        let mut removed = 0;
-        for shard in self.link.keys().shards() {
-            removed += self.remove_users(shard, &former, |user| !self.local.is_connected(user)).await?;
-        }
+    pub(super) async fn remove_former(&self, shard: Shard) -> Result<(), LinkError> {
+        let (_, Some(former)) = self.lease.incarnations(shard) else { return Ok(()) };
+        let removed = self.remove_users(shard, &former, |user| !self.local.is_connected(user)).await?;
         if removed > 0 {
             tracing::info!(removed, "removed connections that ended, and that Redis named again");
         }

@@ -3,22 +3,15 @@
 //! first; a change that could not be written to Redis is written later.
 
 use std::{
-    collections::{HashMap, HashSet},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering},
-    },
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
 
 use redis::Pipeline;
-use tokio::{
-    sync::{mpsc, watch},
-    time::{Instant, interval, sleep},
-};
+use tokio::sync::mpsc;
 
 use super::{
-    era::Era,
     incarnation::Incarnation,
     lease::Lease,
     line::{Line, opened, parse_lines},
@@ -33,21 +26,14 @@ use super::{
     },
     replies::Replies,
     scripts::{CLAIM, DEPART, LISTEN, PART, REGISTER, SILENT},
+    shards::Shard,
     types::{BackplaneEvent, Listening, Registration, TooMany},
 };
 use crate::{
     metrics::Metrics,
     model::{Clock, ConnectionId, ConversationId, UserId},
-    supervise::{TaskName, checkpoint},
 };
 
-/// Interval between two renewals of all entries.
-const RENEW_EVERY: Duration = Duration::from_secs(1_800);
-/// Interval between two repairs of dirty users.
-const REPAIR_EVERY: Duration = Duration::from_secs(1);
-/// Number of users per pipeline when many are synced, and the pause between two pipelines.
-const BATCH: usize = 100;
-const BATCH_PAUSE: Duration = Duration::from_millis(5);
 /// Maximum number of dirty users. Beyond it, the wrong entries disappear when this incarnation ends and is reaped.
 const DIRTY_MAX: usize = 100_000;
 /// Delay of the check of a departure after its due time, in microseconds. It covers the difference between this node's
@@ -55,20 +41,23 @@ const DIRTY_MAX: usize = 100_000;
 const CHECK_DELAY_MICROS: i64 = 200_000;
 /// The reply of `part.lua` if there is no entry.
 const MISSING: &str = "?";
+/// One route for all writes of many users, so that they reach Redis in the order in which they were made.
+const ROUTE: &str = "sync";
+
 /// The registry.
 pub(super) struct Registry {
-    link: Arc<Link>,
-    lease: Arc<Lease>,
-    local: Arc<Local>,
+    pub(super) link: Arc<Link>,
+    pub(super) lease: Arc<Lease>,
+    pub(super) local: Arc<Local>,
     names: Arc<Names>,
     caps: Caps,
     grace: Duration,
     clock: Clock,
     metrics: Arc<Metrics>,
-    /// The era in which all users of this node were written last.
-    written_era: AtomicU64,
+    /// The number of the era of each shard in which all of this node's users there were written last.
+    pub(super) written: Mutex<HashMap<Shard, u64>>,
     /// Users whose entry in Redis may differ from this node's state.
-    dirty: Mutex<HashMap<UserId, Unwritten>>,
+    pub(super) dirty: Mutex<HashMap<UserId, Unwritten>>,
 }
 
 impl Registry {
@@ -90,7 +79,7 @@ impl Registry {
             grace,
             clock,
             metrics,
-            written_era: AtomicU64::new(0),
+            written: Mutex::default(),
             dirty: Mutex::default(),
         }
     }
@@ -98,15 +87,16 @@ impl Registry {
     /// Adds a connection; true if its user came online by it. At a cap, silent connections give way to it.
     pub(super) async fn register(&self, new: &Registration) -> Result<bool, TooMany> {
         let Registered { first: first_here, gave_way } = self.local.register(new)?;
-        let (user, me, keys) = (&new.user, self.lease.me(), self.link.keys());
+        let (user, keys) = (&new.user, self.link.keys());
         let (mut pipeline, shard) = (Pipeline::new(), keys.shard_of(user));
+        let me = self.lease.me(shard);
         pipeline.cmd("SADD").arg(keys.node_users(shard, &me)).arg(user.as_str());
         let id = new.connection.to_string();
         let call = REGISTER.call(&mut pipeline, &keys.entry(user));
         call.arg(id).arg(me.as_str()).arg(opened(new.connected_at, new.dialect)).arg(scope(&new.scope));
         call.arg(self.names.signed(user, &new.name));
         call.arg(self.caps.connections).arg(self.caps.sockets).arg(ENTRY_TTL).arg(join_ids(&gave_way));
-        for (node, doubt) in self.lease.doubtful() {
+        for (node, doubt) in self.lease.doubtful(shard) {
             call.arg(node.as_str()).arg(doubt.as_str());
         }
         let (id, since) = (new.connection, new.connected_at);
@@ -121,7 +111,7 @@ impl Registry {
                 let given = parse_ids(&given);
                 self.local.set_gave_way(user, &given, true);
                 self.count_given(gave_way.len() + given.len());
-                self.mark_dirty_if(user, me != self.lease.me());
+                self.mark_dirty_if(user, me != self.lease.me(shard));
                 Ok(first)
             }
             Ok((false, retry_may_succeed, _)) => {
@@ -155,7 +145,9 @@ impl Registry {
     /// Removes a connection with all its listening.
     pub(super) async fn unregister(&self, connection: ConnectionId) {
         let Some(gone) = self.local.unregister(connection) else { return };
-        let (user, me, keys) = (&gone.user, self.lease.me(), self.link.keys());
+        let (user, keys) = (&gone.user, self.link.keys());
+        let shard = keys.shard_of(user);
+        let me = self.lease.me(shard);
         let mut pipeline = Pipeline::new();
         self.schedule_check_after_grace(&mut pipeline, user);
         let call = PART.call(&mut pipeline, &keys.entry(user)).arg(connection.to_string()).arg(1);
@@ -164,7 +156,7 @@ impl Registry {
             call.arg(room.as_str());
         }
         if gone.last {
-            pipeline.cmd("SREM").arg(keys.node_users(keys.shard_of(user), &me)).arg(user.as_str());
+            pipeline.cmd("SREM").arg(keys.node_users(shard, &me)).arg(user.as_str());
         }
         let mut result = self.link.run(Op::Unregister, user.as_str(), &pipeline).await;
         let refusal = result.as_ref().ok().and_then(Replies::refusal);
@@ -179,7 +171,7 @@ impl Registry {
                 self.mark_dirty_if(user, lines == MISSING);
                 // If the user came back meanwhile, the SREM may have reached Redis after the new SADD.
                 let back = gone.last && self.local.version(user).is_some();
-                self.mark_dirty_if(user, back || me != self.lease.me());
+                self.mark_dirty_if(user, back || me != self.lease.me(shard));
                 let lines = parse_lines(&lines);
                 if !lines.is_empty() {
                     let mut pipeline = Pipeline::new();
@@ -195,7 +187,8 @@ impl Registry {
     /// Writes the departure of a user whose entry somebody deleted, or Redis evicted: the others still show the user. While the
     /// lease is held, no other node has announced the departure.
     async fn depart_without_entry(&self, gone: &Removed, me: Incarnation) {
-        if !self.lease.is_held() || me != self.lease.me() {
+        let shard = self.link.keys().shard_of(&gone.user);
+        if !self.lease.is_held(shard) || me != self.lease.me(shard) {
             return self.mark_dirty(&gone.user, false);
         }
         let mut pipeline = Pipeline::new();
@@ -269,77 +262,9 @@ impl Registry {
         }
     }
 
-    /// Keeps Redis equal to this node's state until `stop` is cancelled.
-    pub(super) async fn run(&self, mut eras: watch::Receiver<Era>, events: mpsc::Sender<BackplaneEvent>) {
-        let mut ticks = interval(REPAIR_EVERY);
-        let mut renew_at = Instant::now() + RENEW_EVERY;
-        loop {
-            tokio::select! {
-                _ = eras.changed() => {}
-                _ = ticks.tick() => {}
-            }
-            checkpoint(TaskName::Registry, || "");
-            let era = *eras.borrow_and_update();
-            if !era.up {
-                continue;
-            }
-            let new_era = era.number != self.written_era();
-            let synced = if new_era || Instant::now() >= renew_at {
-                self.sync_all(new_era.then_some(era), &events).await
-            } else {
-                self.repair(&events).await
-            };
-            if synced.is_ok() && (new_era || Instant::now() >= renew_at) {
-                self.written_era.store(era.number, Ordering::Release);
-                renew_at = Instant::now() + RENEW_EVERY;
-            }
-        }
-    }
-
-    /// The number of the era in which all of this node's users were written last.
-    pub(super) fn written_era(&self) -> u64 {
-        self.written_era.load(Ordering::Acquire)
-    }
-
-    /// Writes all of this node's users to Redis. In a new era, sends [`BackplaneEvent::Returned`] for those whom other
-    /// nodes believe to be offline.
-    async fn sync_all(&self, era: Option<Era>, events: &mpsc::Sender<BackplaneEvent>) -> Result<(), LinkError> {
-        let mut last: Option<UserId> = None;
-        loop {
-            let users = self.local.users_after(last.as_ref(), BATCH);
-            let Some(end) = users.last().cloned() else { break };
-            let batch = users.into_iter().map(|user| (user, Unwritten { era, ..Unwritten::default() })).collect();
-            // The repair writes those again whom Redis refused.
-            let _refusal = self.write(batch, events).await?;
-            last = Some(end);
-            sleep(BATCH_PAUSE).await;
-        }
-        // The era is written: what is refused now is repaired by itself.
-        let _repaired = self.repair(events).await;
-        Ok(())
-    }
-
-    /// Writes the dirty users to Redis.
-    async fn repair(&self, events: &mpsc::Sender<BackplaneEvent>) -> Result<(), LinkError> {
-        loop {
-            let batch: Vec<(UserId, Unwritten)> = {
-                let mut dirty = self.dirty.lock().unwrap_or_else(PoisonError::into_inner);
-                let some: Vec<_> = dirty.keys().take(BATCH).cloned().collect();
-                some.into_iter().filter_map(|user| dirty.remove_entry(&user)).collect()
-            };
-            if batch.is_empty() {
-                return Ok(());
-            }
-            if let Some(refusal) = self.write(batch, events).await? {
-                return Err(refusal);
-            }
-            sleep(BATCH_PAUSE).await;
-        }
-    }
-
     /// Writes these users to Redis, and announces who is back. Who was not written is dirty afterwards. Returns the first
     /// refusal of a command.
-    async fn write(
+    pub(super) async fn write(
         &self,
         batch: Vec<(UserId, Unwritten)>,
         events: &mpsc::Sender<BackplaneEvent>,
@@ -370,20 +295,20 @@ impl Registry {
         &self,
         users: &[(UserId, Unwritten)],
     ) -> Result<(Vec<(Unwritten, Share, Synced)>, Option<LinkError>), LinkError> {
-        let ((me, former), keys) = (self.lease.incarnations(), self.link.keys());
-        let (mut pipeline, mut shares, mut shards) = (Pipeline::new(), Vec::with_capacity(users.len()), HashSet::new());
+        let (keys, mut shards) = (self.link.keys(), HashMap::new());
+        let (mut pipeline, mut shares) = (Pipeline::new(), Vec::with_capacity(users.len()));
         for (user, unwritten) in users {
             let (share, announced, shard) = (self.local.share(user), unwritten.announced, keys.shard_of(user));
+            let (me, former) = shards.entry(shard).or_insert_with(|| self.lease.incarnations(shard));
             let change = if share.is_some() { "SADD" } else { "SREM" };
-            pipeline.cmd(change).arg(keys.node_users(shard, &me)).arg(user.as_str());
-            shards.insert(shard);
+            pipeline.cmd(change).arg(keys.node_users(shard, me)).arg(user.as_str());
             let grace = if announced { Duration::ZERO } else { self.grace };
             if share.is_none() && !announced {
                 self.schedule_check_after_grace(&mut pipeline, user);
             }
             let index = pipeline.len();
             let name = share.as_ref().map_or_else(String::new, |share| self.names.signed(user, &share.name));
-            sync_call(&mut pipeline, keys, (user, &name), (&me, former.as_ref()), share.as_ref(), grace);
+            sync_call(&mut pipeline, keys, (user, &name), (me, former.as_ref()), share.as_ref(), grace);
             if announced {
                 self.claim(&mut pipeline, user);
             }
@@ -392,8 +317,8 @@ impl Registry {
             }
             shares.push((user, *unwritten, share, index));
         }
-        for shard in shards {
-            pipeline.cmd("EXPIRE").arg(keys.node_users(shard, &me)).arg(2 * ENTRY_TTL);
+        for (shard, (me, _)) in &shards {
+            pipeline.cmd("EXPIRE").arg(keys.node_users(*shard, me)).arg(2 * ENTRY_TTL);
         }
         // A node that removes a user from a view reads the entry afterwards.
         let views = pipeline.len();
@@ -402,7 +327,7 @@ impl Registry {
                 add_listener(&mut pipeline, keys, room, user);
             }
         }
-        let mut replies = self.link.run_in_order(Op::Sync, me.as_str(), &pipeline, views).await?;
+        let mut replies = self.link.run_in_order(Op::Sync, ROUTE, &pipeline, views).await?;
         let (mut refusal, overtaken) = (replies.refusal(), replies.may_be_overtaken());
         let (mut here, mut summaries) = (Vec::new(), Pipeline::new());
         for (user, unwritten, share, index) in shares {
@@ -410,7 +335,10 @@ impl Registry {
                 Ok(synced) => synced,
                 Err(error) => {
                     self.mark_unwritten(user, unwritten);
-                    refusal.get_or_insert(error);
+                    // A shard that is down refuses nothing to the others of the batch.
+                    if error != LinkError::Down {
+                        refusal.get_or_insert(error);
+                    }
                     continue;
                 }
             };
@@ -422,7 +350,11 @@ impl Registry {
             here.extend(share.map(|share| (unwritten, share, synced)));
         }
         if !summaries.is_empty() {
-            self.link.run(Op::Sync, me.as_str(), &summaries).await?;
+            match self.link.run(Op::Sync, ROUTE, &summaries).await {
+                // They are written again when their masters are back.
+                Ok(_) | Err(LinkError::Down) => {}
+                Err(error) => return Err(error),
+            }
         }
         Ok((here, refusal))
     }
@@ -444,7 +376,7 @@ impl Registry {
         schedule_check(pipeline, self.link.keys(), user, due);
     }
 
-    fn summarize(&self, pipeline: &mut Pipeline, user: &UserId, lines: &[Line]) {
+    pub(super) fn summarize(&self, pipeline: &mut Pipeline, user: &UserId, lines: &[Line]) {
         summarize(pipeline, self.link.keys(), user, lines, self.clock.now());
     }
 }

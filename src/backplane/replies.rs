@@ -12,13 +12,26 @@ use super::{
 #[derive(Debug, Default)]
 pub(super) struct Replies {
     values: Vec<Value>,
+    /// The commands that got no reply, in order. Only on a cluster, whose other masters answered.
+    failures: Vec<(usize, LinkError)>,
     overtaken: bool,
 }
 
 impl Replies {
     /// Replies. `overtaken`: a later call may have reached Redis before a command of this one.
     pub(super) fn new(values: Vec<Value>, overtaken: bool) -> Self {
-        Self { values, overtaken }
+        Self { values, failures: Vec::new(), overtaken }
+    }
+
+    /// The same, where the masters of some commands did not answer: these commands, in order, and why.
+    pub(super) fn with_failures(self, failures: Vec<(usize, LinkError)>) -> Self {
+        Self { failures, ..self }
+    }
+
+    /// For commands that no master answered.
+    pub(super) fn unanswered(count: usize, error: &LinkError) -> Self {
+        let failures = (0..count).map(|index| (index, error.clone())).collect();
+        Self::new(vec![Value::Nil; count], false).with_failures(failures)
     }
 
     /// True if a later call may have reached Redis before a command of this one, because a slot of a cluster moved.
@@ -28,12 +41,17 @@ impl Replies {
 
     /// Adds the replies to the next commands.
     pub(super) fn append(&mut self, next: Self) {
+        let first = self.values.len();
+        self.failures.extend(next.failures.into_iter().map(|(index, error)| (first + index, error)));
         self.values.extend(next.values);
         self.overtaken |= next.overtaken;
     }
 
     /// Takes the reply to command `index`.
     pub(super) fn take<T: FromRedisValue>(&mut self, index: usize) -> Result<T, LinkError> {
+        if let Ok(at) = self.failures.binary_search_by_key(&index, |(index, _)| *index) {
+            return Err(self.failures[at].1.clone());
+        }
         match self.values.get_mut(index).map(std::mem::take) {
             Some(Value::ServerError(error)) => Err(LinkError::Refused(Refusal::from(&error))),
             Some(value) => redis::from_redis_value(value).map_err(|_| LinkError::Unexpected),
@@ -46,9 +64,21 @@ impl Replies {
         foreign::keys_of_another_type(keys, pipeline, &self.values)
     }
 
-    /// The first command that Redis refused, if there is one.
+    /// The first command that Redis refused, or whose master did not answer, if there is one. Commands for a master that is
+    /// known to be down don't count: what it lost is written again when it is back.
     pub(super) fn refusal(&self) -> Option<LinkError> {
-        self.errors().next().map(|error| LinkError::Refused(Refusal::from(error)))
+        let unanswered = || self.failures().find(|error| **error != LinkError::Down).cloned();
+        self.errors().next().map(|error| LinkError::Refused(Refusal::from(error))).or_else(unanswered)
+    }
+
+    /// Why masters did not answer.
+    pub(super) fn failures(&self) -> impl Iterator<Item = &LinkError> {
+        self.failures.iter().map(|(_, error)| error)
+    }
+
+    /// True if Redis executed every command.
+    pub(super) fn are_whole(&self) -> bool {
+        self.failures.is_empty() && self.errors().next().is_none()
     }
 
     /// The error replies.
@@ -57,5 +87,24 @@ impl Replies {
             Value::ServerError(error) => Some(error),
             _ => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_of_a_master_that_does_not_answer_fails_alone() {
+        let of = |value: i64, failures: Vec<(usize, LinkError)>| {
+            Replies::new(vec![Value::Int(value), Value::Nil], false).with_failures(failures)
+        };
+        let mut replies = of(1, vec![(1, LinkError::Down)]);
+        assert!(replies.refusal().is_none() && !replies.are_whole());
+        replies.append(of(3, vec![(1, LinkError::Timeout)]));
+        assert_eq!(replies.refusal(), Some(LinkError::Timeout));
+        let taken: Vec<Result<i64, LinkError>> = (0..5).map(|index| replies.take(index)).collect();
+        let unexpected = Err(LinkError::Unexpected);
+        assert_eq!(taken, [Ok(1), Err(LinkError::Down), Ok(3), Err(LinkError::Timeout), unexpected]);
     }
 }

@@ -52,6 +52,11 @@ impl Shard {
         self.0.into()
     }
 
+    /// The bit in a mask of shards.
+    pub(super) fn bit(self) -> u64 {
+        1 << self.0
+    }
+
     /// The hash tag on a cluster.
     pub(super) fn tag(self) -> &'static str {
         TAGS[self.index()]

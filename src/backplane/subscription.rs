@@ -1,11 +1,10 @@
-//! The connections over which a node hears others: one to a server, or one to each master of a cluster.
+//! The connection over which a node hears others: to a server, or to a master of a cluster.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashSet,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures_util::future::try_join_all;
 use redis::{
     AsyncConnectionConfig, Pipeline, PushInfo, PushKind, Value,
     aio::{MultiplexedConnection, SendError},
@@ -14,25 +13,24 @@ use redis::{
 use super::{
     cluster::Cluster,
     link_error::{LinkError, Refusal},
-    shards::{Layout, Shard},
     target::Target,
 };
 use crate::config::HostPort;
 
-/// The connections.
+/// The connection.
 #[derive(Clone)]
 pub(super) enum Subscription {
     /// To one server.
     Single(MultiplexedConnection),
-    /// To the masters of a cluster.
-    Cluster(ShardedSubscription),
+    /// To a master of a cluster.
+    Master(ShardedSubscription),
 }
 
-/// Connections to the masters of a cluster.
+/// A connection to a master of a cluster.
 #[derive(Clone)]
 pub(super) struct ShardedSubscription {
     cluster: Arc<Cluster>,
-    connections: HashMap<HostPort, MultiplexedConnection>,
+    connection: MultiplexedConnection,
     ending: Ending,
 }
 
@@ -41,9 +39,11 @@ pub(super) struct ShardedSubscription {
 struct Ending(Arc<Mutex<HashSet<Vec<u8>>>>);
 
 impl Subscription {
-    /// Connects. `push` gets all messages, and [`PushKind::Disconnection`] also when a master gives the slot of a channel away.
+    /// Connects, to a `master` of a cluster if there is one. `push` gets all messages, and [`PushKind::Disconnection`] also when the
+    /// master gives the slot of a channel away.
     pub(super) async fn open(
         target: &Target,
+        master: Option<&HostPort>,
         config: AsyncConnectionConfig,
         push: impl Fn(PushInfo) -> Result<(), SendError> + Send + Sync + 'static,
     ) -> Result<Self, LinkError> {
@@ -51,12 +51,13 @@ impl Subscription {
             let (connection, _) = target.connect(&config.set_push_sender(push)).await?;
             return Ok(Self::Single(connection));
         };
-        Self::of_cluster(cluster, config, push).await
+        Self::to_master(cluster, master, config, push).await
     }
 
     /// The same for a cluster.
-    pub(super) async fn of_cluster(
+    pub(super) async fn to_master(
         cluster: &Arc<Cluster>,
+        master: Option<&HostPort>,
         config: AsyncConnectionConfig,
         push: impl Fn(PushInfo) -> Result<(), SendError> + Send + Sync + 'static,
     ) -> Result<Self, LinkError> {
@@ -71,19 +72,16 @@ impl Subscription {
                 push(info)
             }
         });
-        let connect = cluster.masters().into_iter().map(|master| async {
-            let connection = cluster.connect(&master, &config).await?;
-            Ok::<_, LinkError>((master, connection))
-        });
-        let connections = try_join_all(connect).await.inspect_err(|_| cluster.ask_now())?.into_iter().collect();
-        Ok(Self::Cluster(ShardedSubscription { cluster: cluster.clone(), connections, ending }))
+        let master = master.ok_or(LinkError::Down)?;
+        let connection = cluster.connect(master, &config).await.inspect_err(|_| cluster.ask_now())?;
+        Ok(Self::Master(ShardedSubscription { cluster: cluster.clone(), connection, ending }))
     }
 
     /// Subscribes to channels, and waits until all subscriptions stand.
     pub(super) async fn subscribe(&mut self, channels: Vec<String>) -> Result<(), LinkError> {
         match self {
             Self::Single(one) => Ok(one.subscribe(channels).await?),
-            Self::Cluster(sharded) => sharded.send("SSUBSCRIBE", channels).await,
+            Self::Master(sharded) => sharded.send("SSUBSCRIBE", channels).await,
         }
     }
 
@@ -91,51 +89,33 @@ impl Subscription {
     pub(super) async fn unsubscribe(&mut self, channels: Vec<String>) -> Result<(), LinkError> {
         match self {
             Self::Single(one) => Ok(one.unsubscribe(channels).await?),
-            Self::Cluster(sharded) => {
+            Self::Master(sharded) => {
                 sharded.ending.lock().extend(channels.iter().map(|channel| channel.as_bytes().to_vec()));
                 sharded.send("SUNSUBSCRIBE", channels).await
-            }
-        }
-    }
-
-    /// One shard of each server that has any; another one each `turn`.
-    pub(super) fn represent(&self, turn: usize) -> Vec<Shard> {
-        match self {
-            Self::Single(_) => vec![Shard::HOME],
-            Self::Cluster(sharded) => {
-                let held = sharded.cluster.shards_by_master(Shard::all(Layout::Cluster));
-                held.into_values().map(|shards| shards[turn % shards.len()]).collect()
             }
         }
     }
 }
 
 impl ShardedSubscription {
-    /// Sends a command for each channel to the master of its slot. Channels of several slots in one command are refused.
-    async fn send(&self, command: &str, channels: Vec<String>) -> Result<(), LinkError> {
-        let mut by_master: HashMap<HostPort, Pipeline> = HashMap::new();
-        for channel in channels {
-            let master = self.cluster.owner_of(channel.as_bytes()).ok_or(LinkError::Down)?;
-            by_master.entry(master).or_default().cmd(command).arg(channel);
+    /// Sends a command for each channel. Channels of several slots in one command are refused.
+    async fn send(&mut self, command: &str, channels: Vec<String>) -> Result<(), LinkError> {
+        if channels.is_empty() {
+            return Ok(());
         }
-        let all = by_master.into_iter().map(|(master, pipeline)| async move {
-            let mut connection = self.connections.get(&master).cloned().ok_or_else(|| unknown(&master))?;
-            let replies = connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
-            match replies.iter().find_map(refusal) {
-                Some(refusal) => {
-                    self.cluster.ask_now();
-                    Err(LinkError::Refused(refusal))
-                }
-                None => Ok(()),
+        let mut pipeline = Pipeline::with_capacity(channels.len());
+        for channel in channels {
+            pipeline.cmd(command).arg(channel);
+        }
+        let replies = self.connection.send_packed_commands(&pipeline, 0, pipeline.len()).await?;
+        match replies.iter().find_map(refusal) {
+            Some(refusal) => {
+                self.cluster.ask_now();
+                Err(LinkError::Refused(refusal))
             }
-        });
-        try_join_all(all).await.map(drop)
+            None => Ok(()),
+        }
     }
-}
-
-/// The error of a channel of a master that has come since.
-fn unknown(master: &HostPort) -> LinkError {
-    LinkError::Broken(format!("{master} has become a master"))
 }
 
 fn refusal(reply: &Value) -> Option<Refusal> {

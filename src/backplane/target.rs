@@ -221,7 +221,7 @@ impl Target {
             cluster: self.cluster.as_ref().map(|cluster| ClusterStatus {
                 masters: cluster.states().into_iter().map(|(master, up)| (master.to_string(), up)).collect(),
                 shards: SHARDS,
-                shards_down: cluster.shards_down(),
+                shards_down: cluster.shards_down().count_ones() as usize,
             }),
         }
     }

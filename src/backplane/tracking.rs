@@ -21,7 +21,7 @@ use redis::{
 };
 use tokio::{
     sync::{Mutex, Notify},
-    time::{sleep, timeout},
+    time::sleep,
 };
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -274,13 +274,7 @@ async fn connect(
     let number = target.route().number;
     let (mut connection, route) = match (target.cluster(), server) {
         (Some(cluster), Some(master)) => (cluster.connect(master, &config).await?, number),
-        _ => {
-            let (client, route) = target.client().await?;
-            let connect = client.get_multiplexed_async_connection_with_config(&config);
-            // The library bounds the connection attempt, but not the name resolution before it.
-            let connected = timeout(CONNECT_TIMEOUT * 2, connect).await.map_err(|_| LinkError::Timeout)?;
-            (connected?, route)
-        }
+        _ => target.connect(&config).await?,
     };
     target.check_role(&mut connection).await?;
     let mut pipeline = Pipeline::new();

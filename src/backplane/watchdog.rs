@@ -13,10 +13,11 @@ use super::{
     channels::Channels,
     connection::Connection,
     connector::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT},
-    era::Era,
+    era::Eras,
     fault,
     info::Info,
-    lease::{Acquired, Beginning, Lease},
+    lease::{Acquired, Lease},
+    lease_calls::Beginning,
     link::Link,
     link_error::{LinkError, is_wrong_type},
     local::Local,
@@ -25,6 +26,7 @@ use super::{
     refusals::Refusals,
     route::Route,
     server_mode::ServerMode,
+    shards::Shard,
     sharing::Sharing,
     takeover,
 };
@@ -37,13 +39,13 @@ use crate::{
 
 /// Interval between two probes. With [`RESPONSE_TIMEOUT`] and two failures in a row, a Redis that stopped answering is
 /// noticed within 1.5 s.
-const PROBE_EVERY: Duration = Duration::from_millis(250);
+pub(super) const PROBE_EVERY: Duration = Duration::from_millis(250);
 /// Time without an answer after which a check is late: this node then also reaches the others through the store. A false
 /// alarm costs some reads of the store and changes nothing else. With [`PROBE_EVERY`], a silent Redis is late within
 /// 0.45 s.
-const LATE_AFTER: Duration = Duration::from_millis(200);
+pub(super) const LATE_AFTER: Duration = Duration::from_millis(200);
 /// Interval between two looks at the settings of Redis.
-const LOOK_EVERY: Duration = Duration::from_secs(30);
+pub(super) const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Time after a change of the primary in which nodes may still use the former one. Sentinel makes it a replica at most 10 s
 /// after a failover by hand, or after a frozen one works again.
 const SETTLE: Duration = Duration::from_secs(12);
@@ -61,7 +63,7 @@ pub(super) struct Watchdog {
     pub(super) metrics: Arc<Metrics>,
     pub(super) clock: Clock,
     pub(super) refusals: Arc<Refusals>,
-    pub(super) eras: watch::Sender<Era>,
+    pub(super) eras: watch::Sender<Eras>,
 }
 
 impl Watchdog {
@@ -82,7 +84,10 @@ impl Watchdog {
                     if !std::mem::replace(&mut asked, true) {
                         self.name_neighbours(&mut connections).await;
                     }
-                    let error = self.watch(connections, &mut routes).await;
+                    let error = match self.link.cluster() {
+                        Some(cluster) => self.watch_masters(cluster, connections).await,
+                        None => self.watch(connections, &mut routes).await,
+                    };
                     tracing::warn!(%error, "Redis is down; this node goes on with its local state");
                     self.mark_down(&error);
                 }
@@ -90,7 +95,7 @@ impl Watchdog {
                     tracing::debug!(%error, "could not connect to Redis");
                     self.degrade.set_down(Part::Redis, fault::link_finding(&error));
                     if deployment.borrow().is_some() {
-                        self.eras.send_if_modified(|era| !std::mem::replace(&mut era.tried, true));
+                        self.eras.send_if_modified(|eras| !std::mem::replace(&mut eras.tried, true));
                     }
                     // Each try costs the Redis of another deployment some commands and connections.
                     let kept_off = matches!(&error, LinkError::Shared(why) if matches!(**why, Sharing::InUse(_)));
@@ -109,8 +114,8 @@ impl Watchdog {
         &self,
         deployment: &mut watch::Receiver<Option<DeploymentTag>>,
     ) -> Result<Vec<Connection>, LinkError> {
-        let mut connections = self.connect().await?;
-        let first = connections.first_mut().ok_or(LinkError::Down)?;
+        let connections = self.connect().await?;
+        let first = &mut connections.first().ok_or(LinkError::Down)?.clone().watching();
         // One shard of a cluster may refuse nothing by chance.
         if let Connection::Single(server) = first
             && let Some(mode) = timeout(RESPONSE_TIMEOUT, ServerMode::unfit(server)).await.unwrap_or_default()
@@ -119,18 +124,24 @@ impl Watchdog {
         }
         let channels = self.await_deployment(first, deployment).await?;
         needs::check(self.link.keys(), channels, first).await?;
-        self.new_era(first).await?;
+        let shards = first.reached();
+        if !shards.contains(&Shard::HOME) {
+            return Err(LinkError::Down);
+        }
+        self.new_era(first, &shards).await?;
+        first.note_up();
         self.link.open(connections.clone());
         self.note_move();
         self.degrade.set_up(Part::Redis);
         self.degrade.note_late_redis(false);
-        self.eras.send_modify(|era| (era.up, era.tried) = (true, true));
-        tracing::info!(incarnation = %self.lease.me(), "Redis is up");
+        self.eras.send_modify(|eras| (eras.up, eras.tried) = (true, true));
+        self.note_shards();
+        tracing::info!(incarnation = %self.lease.me(Shard::HOME), "Redis is up");
         Ok(connections)
     }
 
     /// Tells [`Degrade`] at `at` whether Redis evicts keys. Resolves with false if this Redis user may not look.
-    fn look_at_settings(&self, on: Connection, at: Instant) -> BoxFuture<'_, bool> {
+    pub(super) fn look_at_settings(&self, on: Connection, at: Instant) -> BoxFuture<'_, bool> {
         let look = async move {
             sleep_until(at).await;
             let mut eviction = None;
@@ -183,30 +194,34 @@ impl Watchdog {
         }
     }
 
-    async fn new_era(&self, on: &mut Connection) -> Result<(), LinkError> {
-        let acquired = self.acquire(on).await?;
-        self.eras.send_modify(|era| {
-            era.number += 1;
-            era.since = Instant::now();
-            (era.data_age, era.reaped) = (acquired.data_age, acquired.reaped);
-            // If the lease was lost while Redis was up, every connection was registered.
-            era.lost_at = era.lost_at.filter(|_| !era.up);
-        });
+    /// Begins an era of each of these shards, all of which `on` reaches.
+    pub(super) async fn new_era(&self, on: &mut Connection, shards: &[Shard]) -> Result<(), LinkError> {
+        let begun = self.acquire(on, shards).await?;
+        self.eras.send_modify(|eras| eras.begin(&begun));
         Ok(())
     }
 
+    /// Tells everybody which shards are up.
+    pub(super) fn note_shards(&self) {
+        let (up, now) = (self.link.up_shards().iter().fold(0, |mask, shard| mask | shard.bit()), self.clock.now());
+        self.eras.send_if_modified(|eras| eras.set_up(up, now));
+        if let Some(cluster) = self.link.cluster() {
+            self.degrade.note_down_shards(cluster.shards_down(), cluster.outage());
+        }
+    }
+
     /// Acquires a lease. If another deployment had these keys, they are emptied first.
-    async fn acquire(&self, on: &mut Connection) -> Result<Beginning, LinkError> {
+    async fn acquire(&self, on: &mut Connection, shards: &[Shard]) -> Result<Vec<(Shard, Beginning)>, LinkError> {
         let (lease, link) = (&self.lease, &self.link);
-        let mut acquired = lease.acquire(link, on, self.local.connections()).await?;
+        let mut acquired = lease.acquire(link, on, shards, self.local.connections()).await?;
         if acquired == Acquired::Leftovers {
             let removed = takeover::remove_leftovers(lease, link, on).await?;
             self.refusals.note_left_keys(removed);
-            acquired = lease.replace(link, on, self.local.connections()).await?;
+            acquired = lease.replace(link, on, shards, self.local.connections()).await?;
         }
         self.degrade.note_older_nodes(lease.sees_older_nodes());
         match acquired {
-            Acquired::Held(beginning) => Ok(beginning),
+            Acquired::Held(begun) => Ok(begun),
             Acquired::Leftovers => Err(LinkError::Shared(Arc::new(Sharing::Removing))),
         }
     }
@@ -216,15 +231,15 @@ impl Watchdog {
     async fn reconnect(&self) -> Result<Vec<Connection>, LinkError> {
         let mut connections = self.connect().await?;
         let first = connections.first_mut().ok_or(LinkError::Down)?;
-        self.new_era(first).await?;
+        self.new_era(first, &first.reached()).await?;
         self.link.open(connections.clone());
         self.note_move();
-        tracing::info!(incarnation = %self.lease.me(), "registered anew over new connections to Redis");
+        tracing::info!(incarnation = %self.lease.me(Shard::HOME), "registered anew over new connections to Redis");
         Ok(connections)
     }
 
     /// Tells [`Degrade`] if the link leads to another server than before.
-    fn note_move(&self) {
+    pub(super) fn note_move(&self) {
         if self.link.target().is_some_and(|target| target.note_used()) {
             self.degrade.note_moved_redis(SETTLE);
         }
@@ -234,9 +249,10 @@ impl Watchdog {
         self.link.close();
         self.degrade.note_older_nodes(false);
         self.degrade.set_down(Part::Redis, fault::link_finding(error));
-        self.eras.send_modify(|era| {
-            era.up = false;
-            era.lost_at = Some(self.clock.now());
+        self.degrade.note_down_shards(0, None);
+        self.eras.send_modify(|eras| {
+            eras.set_up(0, self.clock.now());
+            eras.up = false;
         });
     }
 
@@ -262,7 +278,7 @@ impl Watchdog {
             // Calls that timed out may wait in any of the connections. None is used before all have answered.
             let silent = self.link.is_silent();
             let all = asked || silent;
-            if self.lease.me().deployment() != *self.link.keys().deployment().borrow() {
+            if self.lease.me(Shard::HOME).deployment() != *self.link.keys().deployment().borrow() {
                 match self.change_deployment(&mut connections[0]).await {
                     Ok(fresh) => connections = fresh,
                     Err(error) => return error,
@@ -336,10 +352,10 @@ impl Watchdog {
     ) -> Result<(), LinkError> {
         let mut check = std::pin::pin!(async {
             if renews {
-                self.renew_and_probe(connections, all, turn).await
+                self.renew_and_probe(connections, all).await
             } else {
                 let next = turn % connections.len();
-                self.probe(&mut connections[next], turn).await
+                self.probe(&mut connections[next]).await
             }
         });
         if let Ok(checked) = timeout(LATE_AFTER, &mut check).await {
@@ -351,52 +367,53 @@ impl Watchdog {
         check.await
     }
 
-    async fn renew_and_probe(&self, connections: &mut [Connection], all: bool, turn: usize) -> Result<(), LinkError> {
+    async fn renew_and_probe(&self, connections: &mut [Connection], all: bool) -> Result<(), LinkError> {
         let (first, rest) = connections.split_first_mut().ok_or(LinkError::Down)?;
-        if self.lease.renew(&self.link, first, self.local.connections()).await? {
+        let found = self.lease.renew(&self.link, first, &[Shard::HOME], self.local.connections()).await?;
+        if let Some((_, error)) = found.failed.into_iter().next() {
+            return Err(error);
+        }
+        if found.lost.is_empty() {
             self.metrics.lease_renewals.inc();
             self.degrade.note_older_nodes(self.lease.sees_older_nodes());
         } else {
-            self.reacquire_lease(first).await?;
+            self.reacquire_lease(first, &found.lost).await?;
         }
         for connection in rest.iter_mut().filter(|_| all) {
-            self.probe(connection, turn).await?;
+            self.probe(connection).await?;
         }
         Ok(())
     }
 
-    /// Reads this node's lease and Redis' clock: a ping that also notices at once that Redis was wiped, or its clock set back. Of
-    /// a cluster, it asks every master, each for the lease of another shard in each `turn`.
-    async fn probe(&self, connection: &mut Connection, turn: usize) -> Result<(), LinkError> {
-        let (keys, me) = (self.link.keys(), self.lease.me());
-        let (shards, without) = connection.represent(turn);
-        let mut pipeline = Pipeline::new();
-        for shard in &shards {
-            pipeline.cmd("ZSCORE").arg(keys.nodes(*shard)).arg(me.as_str()).cmd("TIME");
+    async fn probe(&self, connection: &mut Connection) -> Result<(), LinkError> {
+        match self.holds(connection, Shard::HOME).await? {
+            true => Ok(()),
+            false => self.reacquire_lease(connection, &[Shard::HOME]).await,
         }
+    }
+
+    /// Reads this node's lease and Redis' clock: a ping that also notices at once that Redis was wiped, lost writes, or that its
+    /// clock was set back. False if the lease is lost.
+    pub(super) async fn holds(&self, connection: &mut Connection, shard: Shard) -> Result<bool, LinkError> {
+        let (me, mut pipeline) = (self.lease.me(shard), Pipeline::new());
+        pipeline.cmd("ZSCORE").arg(self.link.keys().nodes(shard)).arg(me.as_str()).cmd("TIME");
         let asked_at = std::time::Instant::now();
         let result = timeout(RESPONSE_TIMEOUT, self.link.run_on(Op::Probe, connection, &pipeline));
         let mut replies = result.await.unwrap_or(Err(LinkError::Timeout))?;
-        let mut held = true;
-        for (index, shard) in shards.iter().enumerate() {
-            let (seconds, micros): (i64, i64) = replies.take(2 * index + 1)?;
-            self.lease.read_clock(*shard, asked_at, seconds.saturating_mul(1_000_000).saturating_add(micros));
-            let lease = replies.take::<Option<f64>>(2 * index);
-            held &= if is_wrong_type(&lease) { false } else { lease?.is_some() };
-        }
-        for mut server in without {
-            let ping = server.ask::<String>(redis::cmd("PING"));
-            timeout(RESPONSE_TIMEOUT, ping).await.unwrap_or(Err(LinkError::Timeout))?;
-        }
-        if held { Ok(()) } else { self.reacquire_lease(connection).await }
+        let lease = replies.take::<Option<f64>>(0);
+        let held = if is_wrong_type(&lease) { None } else { lease? };
+        let (seconds, micros): (i64, i64) = replies.take(1)?;
+        self.lease.read_clock(shard, asked_at, seconds.saturating_mul(1_000_000).saturating_add(micros));
+        Ok(held.is_some_and(|ends_at| self.lease.is_intact(shard, ends_at)))
     }
 
-    async fn reacquire_lease(&self, on: &mut Connection) -> Result<(), LinkError> {
+    /// Registers anew in these shards, whose lease was lost.
+    pub(super) async fn reacquire_lease(&self, on: &mut Connection, shards: &[Shard]) -> Result<(), LinkError> {
         if self.lease.retired() {
             return Ok(());
         }
         self.metrics.lease_losses.inc();
-        tracing::warn!("the lease was lost; acquiring a new one");
-        self.new_era(on).await
+        tracing::warn!(shards = shards.len(), "the lease was lost; acquiring a new one");
+        self.new_era(on, shards).await
     }
 }

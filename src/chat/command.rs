@@ -65,7 +65,7 @@ pub(super) const ID_REUSED: Reject = Reject::Conflict("This client_id was used f
 pub(super) fn require_feature(degrade: &Degrade, feature: Feature) -> Result<(), Reject> {
     match degrade.mode(feature) {
         Mode::Refused => Err(Reject::Unavailable),
-        Mode::Shared | Mode::Relayed | Mode::Local | Mode::Limited => Ok(()),
+        Mode::Shared | Mode::Partial | Mode::Relayed | Mode::Local | Mode::Limited => Ok(()),
     }
 }
 

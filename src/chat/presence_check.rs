@@ -202,9 +202,8 @@ impl PresenceCheck {
         let (Some(listening), Some(statuses)) = (listening, statuses) else { return false };
         let mut events = Vec::new();
         for ((user, listening), online) in users.into_iter().zip(listening).zip(online) {
-            if touched.contains(&user) {
-                continue;
-            }
+            // Of users whose shard is down, nothing is known; all are compared again when it is back.
+            let Some(listening) = listening.filter(|_| !touched.contains(&user)) else { continue };
             let (status, name) = (status_of(&statuses, &user), names.get(&user).cloned());
             let name = name.unwrap_or_else(|| user.as_str().into());
             let present = listening && status != Status::Invisible;

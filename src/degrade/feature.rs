@@ -36,6 +36,7 @@ impl Mode {
     pub fn label(self) -> &'static str {
         match self {
             Self::Shared => "shared",
+            Self::Partial => "partial",
             Self::Relayed => "relayed",
             Self::Local => "local",
             Self::Limited => "limited",
@@ -49,6 +50,9 @@ impl Mode {
 pub enum Mode {
     /// Works over all nodes.
     Shared,
+    /// Works over all nodes for most users and conversations. Some shards of a Redis Cluster are down: for theirs, this node's state
+    /// counts, and messages reach other nodes through the store.
+    Partial,
     /// Works over all nodes through the store, with a delay of up to a second.
     Relayed,
     /// Works with this node's state alone.

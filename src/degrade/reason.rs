@@ -7,6 +7,8 @@ pub enum Reason {
     Draining,
     /// Redis does not work.
     RedisDown,
+    /// Some shards of the Redis Cluster don't work.
+    RedisShardsDown,
     /// The store does not work.
     StoreDown,
     /// The store works, and more history, searches and lists are asked for than it can read; some are refused.
@@ -29,6 +31,7 @@ impl Reason {
         match self {
             Self::Draining => "draining",
             Self::RedisDown => "redis_down",
+            Self::RedisShardsDown => "redis_shards_down",
             Self::StoreDown => "store_down",
             Self::SlowReads => "slow_reads",
             Self::RedisDeaf => "redis_deaf",

@@ -141,3 +141,26 @@ fn after_a_move_of_redis_nodes_also_reach_each_other_through_the_store() {
     degrade.note_moved_redis(Duration::ZERO);
     assert!(!degrade.may_be_alone() && !degrade.relays());
 }
+
+#[test]
+fn some_shards_of_a_cluster_may_be_down_alone() {
+    let degrade = Degrade::new(LinkState::Down);
+    degrade.note_down_shards(0b110, Some(Finding::new(Fault::RedisClusterDown, "2 of 64 shards are down")));
+    assert!(!degrade.lacks_shards(), "the whole of Redis is down");
+    degrade.set_up(Part::Redis);
+    assert!(degrade.lacks_shards() && degrade.has_first_shard() && degrade.may_be_alone());
+    assert_eq!(degrade.verdict(), Verdict::Degraded);
+    assert!(degrade.reasons().eq([Reason::RedisShardsDown]));
+    for feature in [Feature::Fanout, Feature::Limits, Feature::Presence] {
+        assert_eq!((degrade.mode(feature), degrade.shown_mode(feature)), (Mode::Shared, Mode::Partial));
+    }
+    assert_eq!(degrade.shown_mode(Feature::Append), Mode::Shared);
+    assert_eq!(degrade.faults()[0].1.fault, Fault::RedisClusterDown);
+    degrade.set_down(Part::Store, Finding::new(Fault::StoreSilent, "no answer"));
+    assert_eq!(degrade.verdict(), Verdict::Degraded, "what is left of Redis works");
+    degrade.set_up(Part::Store);
+    degrade.note_down_shards(1, None);
+    assert!(!degrade.has_first_shard());
+    degrade.note_down_shards(0, None);
+    assert!(degrade.verdict() == Verdict::Healthy && degrade.faults().is_empty());
+}

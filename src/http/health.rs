@@ -315,9 +315,10 @@ impl<'a> Health<'a> {
     }
 }
 
-/// Connections of all nodes; `None` while Redis is down, because the other nodes' counts are then unknown.
+/// Connections of all nodes; `None` while Redis is down, or the first shard of a cluster, because the other nodes' counts are then unknown.
 fn connections_total(broker: &Broker) -> Option<u64> {
     let elsewhere = match broker.degrade.state(Part::Redis).link {
+        LinkState::Up if !broker.degrade.has_first_shard() => return None,
         LinkState::Up => broker.backplane.connections_elsewhere(),
         LinkState::Off => 0,
         LinkState::Down => return None,

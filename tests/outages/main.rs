@@ -25,3 +25,4 @@ mod postgres_faults;
 mod redis_faults;
 mod scene;
 mod sentinels;
+mod shards;

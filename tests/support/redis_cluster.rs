@@ -193,8 +193,12 @@ impl RedisCluster {
             words.extend(keys.iter().map(String::as_str));
             let _: String = source.command(&words).await;
         }
-        for server in [target, source] {
-            let _: String = server.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &new_owner]).await;
+        let _: String = target.command(&["CLUSTER", "SETSLOT", &slot, "NODE", &new_owner]).await;
+        let (mut told, mut connection) = (redis::cmd("CLUSTER"), source.connection().await);
+        told.arg("SETSLOT").arg(&slot).arg("NODE").arg(&new_owner);
+        if let Err(error) = told.query_async::<String>(&mut connection).await {
+            // A master that has given its last slot away becomes a replica as soon as it hears of that.
+            assert!(error.to_string().contains("only with masters"), "{error}");
         }
     }
 

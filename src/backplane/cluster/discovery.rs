@@ -5,11 +5,8 @@
 //! only a lower epoch moves nobody back until no other one answers for a while.
 
 use std::{
-    collections::{BTreeSet, HashMap},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -28,8 +25,9 @@ use super::{
         fault,
         link_error::{LinkError, Refusal},
         route::Route,
-        shards::{Layout, SHARDS, Shard},
+        shards::{Layout, Shard},
     },
+    masters::Masters,
     topology::{Reading, Topology, slot},
 };
 use crate::{
@@ -40,6 +38,8 @@ use crate::{
 
 /// Interval between two rounds of questions, varied by a fifth.
 const ASK_EVERY: Duration = Duration::from_secs(30);
+/// The same while a master is down: another one may replace it.
+const ASK_SOON: Duration = Duration::from_millis(400);
 /// Minimum pause between two rounds.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Number of known nodes, and of those in REDIS_URL, that a round asks.
@@ -61,8 +61,10 @@ pub(in crate::backplane) struct Cluster {
     names: bool,
     topology: ArcSwapOption<Topology>,
     state: Mutex<State>,
-    /// True while a master is down.
-    any_down: AtomicBool,
+    /// Which masters answer.
+    pub(super) health: Masters,
+    /// Changes with the topology, and when a master goes down or comes up.
+    pub(super) changes: watch::Sender<u64>,
     ask_now: Notify,
     /// Connections for questions.
     connections: tokio::sync::Mutex<HashMap<HostPort, MultiplexedConnection>>,
@@ -75,8 +77,6 @@ struct State {
     lower_since: Option<Instant>,
     /// Nodes that were asked in the last round and told no topology, and why.
     failed: Vec<(HostPort, Finding)>,
-    /// Masters that did not answer when they were used last.
-    down: BTreeSet<HostPort>,
     /// Changes of the masters, and of the masters of shards, that are not yet in the metrics.
     changes: u64,
     moves: u64,
@@ -98,7 +98,8 @@ impl Cluster {
             names,
             topology: ArcSwapOption::empty(),
             state: Mutex::default(),
-            any_down: AtomicBool::new(false),
+            health: Masters::default(),
+            changes: watch::Sender::new(0),
             ask_now: Notify::new(),
             connections: tokio::sync::Mutex::default(),
         }
@@ -110,7 +111,11 @@ impl Cluster {
             self.ask_once(route).await;
             self.report(metrics);
             sleep(PAUSE).await;
-            let pause = if self.topology().is_some() { ASK_EVERY } else { PAUSE * 5 };
+            let pause = match self.topology() {
+                None => PAUSE * 5,
+                Some(_) if self.shards_down() != 0 => ASK_SOON,
+                Some(_) => ASK_EVERY,
+            };
             // The time is over if nobody wants to know sooner.
             let _ = timeout(pause.mul_f64(rand::random_range(0.8..1.2)), self.ask_now.notified()).await;
         }
@@ -122,42 +127,10 @@ impl Cluster {
         for (master, up) in self.states() {
             metrics.redis_master_up.with_label_values(&[&master.to_string()]).set(up.into());
         }
-        metrics.redis_shards_down.set(i64::try_from(self.shards_down()).unwrap_or(i64::MAX));
+        metrics.redis_shards_down.set(self.shards_down().count_ones().into());
         let mut state = self.state();
         metrics.redis_shard_moves.inc_by(std::mem::take(&mut state.moves));
         metrics.redis_primary_changes.inc_by(std::mem::take(&mut state.changes));
-    }
-
-    /// The masters, and whether each answered when it was used last.
-    pub(in crate::backplane) fn states(&self) -> Vec<(HostPort, bool)> {
-        let state = self.state();
-        self.masters().into_iter().map(|master| (master.clone(), !state.down.contains(&master))).collect()
-    }
-
-    /// Number of shards whose master did not answer when it was used last, or that have none.
-    pub(in crate::backplane) fn shards_down(&self) -> usize {
-        let held = self.shards_by_master(Shard::all(Layout::Cluster));
-        let state = self.state();
-        let up = held.iter().filter(|(master, _)| !state.down.contains(*master)).map(|(_, shards)| shards.len());
-        SHARDS - up.sum::<usize>()
-    }
-
-    /// Records whether a master answered.
-    pub(super) fn note_answer(&self, master: &HostPort, answered: bool) {
-        // Most calls succeed while all masters are up.
-        if answered && !self.any_down.load(Ordering::Acquire) {
-            return;
-        }
-        let mut state = self.state();
-        let changed = match answered {
-            true => state.down.remove(master),
-            // Others than masters are asked only while a slot moves.
-            false => self.masters().contains(master) && state.down.insert(master.clone()),
-        };
-        self.any_down.store(!state.down.is_empty(), Ordering::Release);
-        if changed {
-            self.ask_now();
-        }
     }
 
     /// Wakes the task to ask now.
@@ -224,6 +197,7 @@ impl Cluster {
                 let is_shard = |shard: Shard| super::topology::slot(shard.tag().as_bytes()) == slot;
                 state.moves += u64::from(Shard::all(Layout::Cluster).any(is_shard));
                 self.topology.store(Some(Arc::new(moved)));
+                self.changes.send_modify(|count| *count += 1);
             }
         }
         self.ask_now();
@@ -286,13 +260,20 @@ impl Cluster {
             state.moves += slots.filter(|slot| before.owner(*slot) != topology.owner(*slot)).count() as u64;
             state.changes += u64::from(!same);
         }
-        state.down.retain(|master| topology.masters().contains(master));
+        if let Some(before) = &before {
+            // A replica that took over may lack the last writes. Nobody uses it until this node has registered anew.
+            for master in promoted(before, &topology) {
+                self.health.note_down(master, None);
+            }
+        }
+        self.health.retain(topology.masters());
         if !same {
             let list = topology.masters().iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
             tracing::info!(masters = list, epoch, "the masters of the Redis Cluster");
         }
         self.topology.store(Some(Arc::new(topology)));
         drop(state);
+        self.changes.send_modify(|count| *count += 1);
         if !same {
             let place = Place::Host(self.seeds[0].clone());
             route.send_modify(|route| route.change(place));
@@ -359,12 +340,12 @@ impl Cluster {
         wrong.filter(|_| self.topology.load().is_none()).map(|(_, finding)| finding.clone())
     }
 
-    /// Why commands reach no master; `None` if every slot has one.
+    /// Why commands reach no master; `None` if the first shard has one.
     pub(super) fn unfound(&self) -> Option<Finding> {
-        let state = self.state();
-        match self.topology.load().as_ref().map(|topology| topology.uncovered()) {
-            Some(0) => None,
-            Some(slots) => {
+        let (state, home) = (self.state(), slot(Shard::HOME.tag().as_bytes()));
+        match self.topology.load().as_ref().map(|topology| (topology.owner(home), topology.uncovered())) {
+            Some((Some(_), _)) => None,
+            Some((None, slots)) => {
                 Some(Finding::new(Fault::RedisClusterDown, format!("{slots} of 16384 slots have no master")))
             }
             None => {
@@ -388,6 +369,12 @@ impl Cluster {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The masters that took over from one that is none any more. A slot that moved from a master that stays has lost nothing.
+fn promoted<'a>(before: &'a Topology, now: &'a Topology) -> impl Iterator<Item = &'a HostPort> {
+    let gone = before.masters().iter().any(|master| now.masters().binary_search(master).is_err());
+    now.masters().iter().filter(move |master| gone && before.masters().binary_search(master).is_err())
 }
 
 /// The finding behind a refusal of CLUSTER SLOTS.

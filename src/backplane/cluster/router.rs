@@ -8,13 +8,14 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use futures_util::future::{join_all, try_join_all};
+use futures_util::future::join_all;
 use redis::{Arg, AsyncConnectionConfig, Cmd, Pipeline, Value, aio::MultiplexedConnection};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     super::{
         connector::{CONNECT_TIMEOUT, RESPONSE_TIMEOUT},
+        fault,
         link_error::LinkError,
         scripts::SCRIPTS,
         shards::{Layout, Shard},
@@ -38,11 +39,15 @@ pub(in crate::backplane) struct Router {
     cluster: Arc<Cluster>,
     config: AsyncConnectionConfig,
     connections: Arc<Mutex<HashMap<HostPort, MultiplexedConnection>>>,
+    /// True for the watchdog, which also calls masters that are down for others.
+    watches: bool,
 }
 
 /// The replies to a pipeline.
 pub(in crate::backplane) struct Routed {
     pub(in crate::backplane) values: Vec<Value>,
+    /// The commands whose master did not answer, in order, and why. Not all commands are among them.
+    pub(in crate::backplane) failures: Vec<(usize, LinkError)>,
     /// True if a command was sent on. A later call may then have overtaken it.
     pub(in crate::backplane) redirected: bool,
 }
@@ -63,59 +68,85 @@ struct Redirect {
 }
 
 impl Router {
-    /// Connects to every master, and loads the scripts there.
+    /// Connects to every master, and loads the scripts there. Those that can't be reached are down then.
     ///
     /// # Errors
-    /// A master can't be reached, or slots have none.
+    /// The master of the first shard can't be reached, or there is none. With `all`: any of the masters.
     pub(in crate::backplane) async fn open(
         cluster: &Arc<Cluster>,
         config: AsyncConnectionConfig,
+        all: bool,
     ) -> Result<Self, LinkError> {
         if let Some(finding) = cluster.unfound() {
             cluster.ask_now();
             return Err(LinkError::NoPrimary(finding.into()));
         }
+        let home = cluster.owner_of(Shard::HOME.tag().as_bytes()).ok_or(LinkError::Down)?;
         let open = cluster.masters().into_iter().map(|master| async {
-            let opened = async {
-                let mut connection = cluster.connect(&master, &config).await?;
-                load_scripts(&mut connection).await?;
-                Ok::<_, LinkError>(connection)
-            };
-            let opened = opened.await;
-            cluster.note_answer(&master, opened.is_ok());
-            Ok::<_, LinkError>((master, opened?))
+            let opened = open_one(cluster, &master, &config).await;
+            (master, opened)
         });
-        // A master that is gone has a successor soon.
-        let connections = try_join_all(open).await.inspect_err(|_| cluster.ask_now())?;
-        let connections = Arc::new(Mutex::new(connections.into_iter().collect()));
-        Ok(Self { cluster: cluster.clone(), config, connections })
+        let mut connections = HashMap::new();
+        for (master, opened) in join_all(open).await {
+            match opened {
+                Ok(connection) => {
+                    connections.insert(master, connection);
+                }
+                // A master that is gone has a successor soon.
+                Err(error) => {
+                    cluster.note_down(&master, fault::link_finding(&error));
+                    if all || master == home {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+        let connections = Arc::new(Mutex::new(connections));
+        Ok(Self { cluster: cluster.clone(), config, connections, watches: false })
+    }
+
+    /// The same connections for the watchdog.
+    pub(in crate::backplane) fn watching(self) -> Self {
+        Self { watches: true, ..self }
+    }
+
+    /// Uses this connection to a master from now on.
+    pub(in crate::backplane) fn replace(&self, master: &HostPort, connection: MultiplexedConnection) {
+        let mut connections = self.connections();
+        let masters = self.cluster.masters();
+        connections.retain(|node, _| masters.contains(node));
+        connections.insert(master.clone(), connection);
     }
 
     /// Sends a pipeline.
     ///
     /// # Errors
-    /// A node did not answer; others may have executed their commands.
+    /// No node answered. Some may have executed their commands.
     pub(in crate::backplane) async fn send(&self, pipeline: &Pipeline) -> Result<Routed, LinkError> {
-        let routed = timeout(RESPONSE_TIMEOUT, self.route(pipeline)).await.unwrap_or(Err(LinkError::Timeout));
-        routed.inspect_err(|_| self.cluster.ask_now())
-    }
-
-    async fn route(&self, pipeline: &Pipeline) -> Result<Routed, LinkError> {
         let topology = self.cluster.topology().ok_or(LinkError::Down)?;
-        let commands: Vec<&Cmd> = pipeline.cmd_iter().collect();
-        let mut parts = divide(&topology, &commands)?;
-        let mut routed = Routed { values: vec![Value::Nil; commands.len()], redirected: false };
+        let (commands, deadline) = (pipeline.cmd_iter().collect::<Vec<&Cmd>>(), Instant::now() + RESPONSE_TIMEOUT);
+        let (mut parts, failures) = divide(&topology, &commands);
+        let values = vec![Value::Nil; commands.len()];
+        let mut routed = Routed { values, failures, redirected: false };
         for round in 0..=REDIRECTS {
             let whole = parts.len() == 1 && parts[0].commands.len() == commands.len() && !parts[0].asking;
-            let sent =
-                join_all(parts.iter().map(|part| self.send_part(part, &commands, whole.then_some(pipeline)))).await;
+            let send = parts.iter().map(|part| async {
+                let sent = timeout_at(deadline, self.send_part(part, &commands, whole.then_some(pipeline))).await;
+                sent.unwrap_or(Err(LinkError::Timeout))
+            });
+            let sent = join_all(send).await;
             let mut next = Vec::new();
-            for (part, values) in parts.iter().zip(&sent) {
-                self.cluster.note_answer(&part.node, values.is_ok());
-            }
             for (part, values) in parts.iter().zip(sent) {
+                let values = match values {
+                    Ok(values) => values,
+                    Err(error) => {
+                        self.note_failure(&part.node, &error);
+                        routed.failures.extend(part.commands.iter().map(|index| (*index, error.clone())));
+                        continue;
+                    }
+                };
                 let mut follows: Option<Redirect> = None;
-                for (index, value) in part.commands.iter().zip(values?) {
+                for (index, value) in part.commands.iter().zip(values) {
                     if let Some(redirect) = self.redirect(&value, &part.node) {
                         follows = Some(redirect);
                     } else if key(commands[*index]).is_some() {
@@ -132,7 +163,19 @@ impl Router {
             }
             (parts, routed.redirected) = (next, true);
         }
-        Ok(routed)
+        routed.failures.sort_by_key(|(index, _)| *index);
+        match routed.failures.first() {
+            Some((_, error)) if routed.failures.len() == commands.len() => Err(error.clone()),
+            _ => Ok(routed),
+        }
+    }
+
+    /// A master that did not answer is asked nothing until the watchdog has heard of it.
+    fn note_failure(&self, node: &HostPort, error: &LinkError) {
+        if *error != LinkError::Down && self.cluster.masters().contains(node) {
+            self.cluster.health.note_silent(node);
+            self.cluster.ask_now();
+        }
     }
 
     /// Sends one part. `whole` is the pipeline if the part has all of it.
@@ -142,6 +185,9 @@ impl Router {
         commands: &[&Cmd],
         whole: Option<&Pipeline>,
     ) -> Result<Vec<Value>, LinkError> {
+        if !self.watches && !self.cluster.health.may_call(&part.node) {
+            return Err(LinkError::Down);
+        }
         let mut connection = self.connection(&part.node).await?;
         let copied;
         let pipeline = match whole {
@@ -207,20 +253,37 @@ impl Router {
         Ok(connections.entry(node.clone()).or_insert(connection).clone())
     }
 
-    /// A connection to each node, in the order of their addresses.
-    pub(in crate::backplane) fn nodes(&self) -> Vec<MultiplexedConnection> {
-        let masters = self.cluster.masters();
-        let connections = self.connections();
-        masters.iter().filter_map(|master| connections.get(master).cloned()).collect()
+    /// Records that this node is registered with every master to which there is a connection.
+    pub(in crate::backplane) fn note_up(&self) {
+        let reached: Vec<HostPort> = self.connections().keys().cloned().collect();
+        reached.iter().for_each(|master| self.cluster.note_up(master));
     }
 
-    /// One shard of each master that has any; another one each `turn`. And the masters that have none.
-    pub(in crate::backplane) fn represent(&self, turn: usize) -> (Vec<Shard>, Vec<MultiplexedConnection>) {
-        let held = self.cluster.shards_by_master(Shard::all(Layout::Cluster));
+    /// The shards to whose masters there is a connection.
+    pub(in crate::backplane) fn reached(&self) -> Vec<Shard> {
+        let (held, connections) = (self.cluster.shards_by_master(Shard::all(Layout::Cluster)), self.connections());
+        let mut reached: Vec<Shard> =
+            held.into_iter().filter(|(master, _)| connections.contains_key(master)).flat_map(|(_, of)| of).collect();
+        reached.sort_unstable();
+        reached
+    }
+
+    /// A connection to each master that is up, in the order of their addresses; for the watchdog, to the others too.
+    pub(in crate::backplane) fn nodes(&self) -> Vec<MultiplexedConnection> {
         let (masters, connections) = (self.cluster.masters(), self.connections());
-        let without = masters.iter().filter(|master| !held.contains_key(master));
-        let without = without.filter_map(|master| connections.get(master).cloned()).collect();
-        (held.into_values().map(|shards| shards[turn % shards.len()]).collect(), without)
+        let up = masters.iter().filter(|master| self.watches || !self.cluster.health.is_down(master));
+        up.filter_map(|master| connections.get(master).cloned()).collect()
+    }
+
+    /// The connection to a master, if there is one.
+    pub(in crate::backplane) fn node(&self, master: &HostPort) -> Option<MultiplexedConnection> {
+        self.connections().get(master).cloned()
+    }
+
+    /// One shard of each master to which there is a connection, and which has any.
+    pub(in crate::backplane) fn represent(&self) -> Vec<Shard> {
+        let (held, connections) = (self.cluster.shards_by_master(Shard::all(Layout::Cluster)), self.connections());
+        held.into_iter().filter(|(master, _)| connections.contains_key(master)).map(|(_, shards)| shards[0]).collect()
     }
 
     fn connections(&self) -> MutexGuard<'_, HashMap<HostPort, MultiplexedConnection>> {
@@ -228,17 +291,32 @@ impl Router {
     }
 }
 
-/// Divides commands by the masters of their keys.
-fn divide(topology: &Topology, commands: &[&Cmd]) -> Result<Vec<Part>, LinkError> {
-    let mut parts: Vec<Part> = Vec::new();
-    let mut node = topology.masters().first().ok_or(LinkError::Down)?;
+/// Divides commands by the masters of their keys; one without a key goes to that of the first shard, or of the key before it. Those
+/// without a master fail.
+fn divide(topology: &Topology, commands: &[&Cmd]) -> (Vec<Part>, Vec<(usize, LinkError)>) {
+    let (mut parts, mut failures) = (Vec::new(), Vec::new());
+    let mut node = topology.owner(slot(Shard::HOME.tag().as_bytes()));
     for (index, command) in commands.iter().enumerate() {
         if let Some(key) = key(command) {
-            node = topology.owner(slot(key)).ok_or(LinkError::Down)?;
+            node = topology.owner(slot(key));
         }
-        add(&mut parts, node, false, index);
+        match node {
+            Some(node) => add(&mut parts, node, false, index),
+            None => failures.push((index, LinkError::Down)),
+        }
     }
-    Ok(parts)
+    (parts, failures)
+}
+
+/// Connects to a master, and loads the scripts there.
+pub(super) async fn open_one(
+    cluster: &Cluster,
+    master: &HostPort,
+    config: &AsyncConnectionConfig,
+) -> Result<MultiplexedConnection, LinkError> {
+    let mut connection = cluster.connect(master, config).await?;
+    load_scripts(&mut connection).await?;
+    Ok(connection)
 }
 
 fn add(parts: &mut Vec<Part>, node: &HostPort, asking: bool, index: usize) {

@@ -1,6 +1,7 @@
--- Renews or acquires a node's lease, and returns all leases.
+-- Renews or acquires a node's lease, and returns the leases.
 -- KEYS[1] the leases. ARGV: incarnation, lease in milliseconds, mode, a new name for the epoch, deployment.
--- Modes: 'renew'. 'acquire'. 'follow': acquire, if the keys are this deployment's. 'replace': acquire, after the caller removed
+-- Modes: 'renew'. 'renew due': renew, and return only leases of which less than three fifths are left. A lease that is renewed in
+-- time has more, and between two renewals less than a third passes. 'acquire'. 'follow': acquire, if the keys are this deployment's. 'replace': acquire, after the caller removed
 -- what another deployment had left.
 -- An expired lease is never renewed, since other nodes may be reaping it. The epoch, '/deployment.random@milliseconds' with the
 -- time at which it began, is a member that only a wipe or another deployment removes; one of an earlier version names no
@@ -10,12 +11,23 @@
 -- held; 1 if it was, or is now; 2 if another deployment uses these keys, with its leases only, or did ('follow');
 -- 3 if the caller must remove what another deployment left, and then call with 'replace'; 4 if another node removes it.
 local me, length, mode, mine = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[5]
-local longest_lease = 3600000
+local longest_lease, only_due = 3600000, mode == 'renew due'
+if only_due then mode = 'renew' end
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local micros = string.format('%.0f', time[1] * 1000000 + time[2])
 local held, epoch, remover, leases = false, nil, nil, {}
-local flat = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+local flat
+if only_due then
+  flat = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now + length * 0.6, 'WITHSCORES')
+  for _, member in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '+inf', '+inf')) do
+    flat[#flat + 1], flat[#flat + 2] = member, 'inf'
+  end
+  local ends = redis.call('ZSCORE', KEYS[1], me)
+  held = ends and tonumber(ends) > now
+else
+  flat = redis.call('ZRANGE', KEYS[1], 0, -1, 'WITHSCORES')
+end
 for i = 1, #flat, 2 do
   local member, left = flat[i], tonumber(flat[i + 1]) - now
   local first = string.sub(member, 1, 1)

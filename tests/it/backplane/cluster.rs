@@ -1,10 +1,13 @@
 //! A Redis Cluster: everything that one Redis does, while slots and masters change.
 
-use std::{collections::HashSet, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    time::Duration,
+};
 
 use switchboard::{
     backplane::{BackplaneEvent, Departure, Hint, Listening, RateDecision, Scope, TooMany},
-    degrade::LinkState,
+    degrade::{LinkState, Part},
     model::{Cost, NodeId},
 };
 use tokio::time::Instant;
@@ -13,7 +16,7 @@ use super::{
     node::{Node, departures_until, log, message, registration, room, seqs, settings, user},
     redis_server::make_certificate,
 };
-use crate::support::{RedisCluster, RedisServer, free_port, within};
+use crate::support::{RedisCluster, RedisServer, allowed, free_port, within};
 
 /// Time after which a master that does not answer is replaced.
 const TIMEOUT: Duration = Duration::from_secs(2);
@@ -29,6 +32,14 @@ async fn pair(cluster: &RedisCluster) -> [Node; 2] {
         node.redis_is(LinkState::Up).await;
     }
     nodes
+}
+
+/// Waits until some shards are down for both nodes, or none.
+async fn lack_shards(nodes: &[Node; 2], some: bool) {
+    for node in nodes {
+        node.until("shards to go down or come up", async || node.degrade.lacks_shards() == some).await;
+        assert!(node.degrade.state(Part::Redis).link == LinkState::Up);
+    }
 }
 
 /// Publishes an entry on each of many logs, which the other node follows, and waits until all are heard.
@@ -249,16 +260,12 @@ async fn masters_that_are_replaced_by_hand_or_killed_lose_nobody() {
     let _: i64 = cluster.servers[1].command(&["CLIENT", "KILL", "TYPE", "replica"]).await;
     let lost = connect_users(&nodes, "lost", 30).await;
     cluster.servers[1].kill().await;
-    for node in &nodes {
-        node.redis_is(LinkState::Down).await;
-    }
-    // Comes and goes while Redis is down, on nodes that count alone.
+    lack_shards(&nodes, true).await;
+    // Comes and goes while its shard may be down, on nodes that count alone then.
     let (leaver, _) = nodes[0].connect("leaver").await;
     nodes[0].backplane.unregister(leaver).await;
     cluster.until_master(4).await;
-    for node in &nodes {
-        node.redis_is(LinkState::Up).await;
-    }
+    lack_shards(&nodes, false).await;
     users.extend(lost);
     until_registered(&cluster, &nodes[1], &users).await;
     let [one, other] = &mut nodes;
@@ -274,13 +281,9 @@ async fn a_frozen_master_is_replaced_and_a_stale_one_moves_nobody_back() {
     let mut nodes = pair(&cluster).await;
     let mut users = connect_users(&nodes, "user", 40).await;
     cluster.servers[0].pause();
-    for node in &nodes {
-        node.redis_is(LinkState::Down).await;
-    }
+    lack_shards(&nodes, true).await;
     cluster.until_master(3).await;
-    for node in &nodes {
-        node.redis_is(LinkState::Up).await;
-    }
+    lack_shards(&nodes, false).await;
     cluster.servers[0].resume();
     users.extend(connect_users(&nodes, "after", 20).await);
     let [one, other] = &mut nodes;
@@ -296,12 +299,42 @@ async fn a_frozen_master_is_replaced_and_a_stale_one_moves_nobody_back() {
 }
 
 #[tokio::test]
+async fn a_master_that_is_emptied_is_noticed_at_once_and_written_again_alone() {
+    let cluster = RedisCluster::start(TIMEOUT).await;
+    let mut nodes = pair(&cluster).await;
+    let users = connect_users(&nodes, "user", 60).await;
+    let leases = async || {
+        let mut leases = BTreeMap::new();
+        for key in cluster.keys("ws:nodes:*").await {
+            let members: Vec<String> = cluster.command_on(&key, &["ZRANGE", &key, "0", "-1"]).await;
+            leases.insert(key, members.into_iter().collect::<HashSet<_>>());
+        }
+        leases
+    };
+    let (before, emptied) = (leases().await, Instant::now());
+    let _: String = cluster.servers[1].command(&["FLUSHALL"]).await;
+    for node in &nodes {
+        node.until("the loss to be noticed", async || node.metrics.lease_losses.get() > 0).await;
+    }
+    let noticed = emptied.elapsed();
+    assert!(noticed < allowed(Duration::from_secs(1)), "{noticed:?}");
+    until_registered(&cluster, &nodes[0], &users).await;
+    assert_eq!(told_as_gone(&mut nodes, Duration::from_secs(4)).await, Vec::<String>::new());
+    let after = leases().await;
+    assert_eq!(after.len(), 64);
+    for (key, members) in before {
+        let emptied = cluster.master_of(&key).await == 1;
+        assert_eq!(after[&key] != members, emptied, "{key}: {members:?}, then {:?}", after[&key]);
+    }
+}
+
+#[tokio::test]
 async fn one_deployment_at_a_time_has_a_cluster() {
     let cluster = RedisCluster::start(TIMEOUT).await;
     let of = async |number: u64, name: &str| Node::of(number, settings(name, Some(&cluster.url()))).await;
     // At the same time on an empty cluster.
     let (one, two) = tokio::join!(of(1, "one"), of(2, "two"));
-    let up = |node: &Node| node.degrade.state(switchboard::degrade::Part::Redis).link == LinkState::Up;
+    let up = |node: &Node| node.degrade.state(Part::Redis).link == LinkState::Up;
     within("one of them to have the cluster", async {
         while !up(&one) && !up(&two) {
             tokio::time::sleep(Duration::from_millis(20)).await;
