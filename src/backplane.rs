@@ -278,21 +278,18 @@ impl Backplane {
         self.publisher.unpublished()
     }
 
-    /// A conversation's cached entries after `after`, oldest first; `None` if they don't follow `after` without a gap.
-    /// Newer entries may exist that are not cached.
+    /// A conversation's cached entries after `after`, oldest first, if they follow it without a gap; newer ones may exist.
     pub async fn recent(&self, log: &LogId, after: Seq) -> Option<Vec<Entry>> {
         self.recent.after(log, after).await
     }
 
-    /// Forgets the cached entries of conversations, because some of them are removed from the store. If Redis can't be reached,
-    /// they end with the lifetime of the cache.
+    /// Forgets the cached entries of conversations, because some were removed from the store. Without Redis they expire.
     pub async fn forget_recent(&self, conversations: &[ConversationId]) {
         self.recent.forget(conversations).await;
     }
 
-    /// Subscribes to a log: this node receives everything that other nodes publish on it after this call returns. Calls
-    /// are not counted: one [`Backplane::unsubscribe`] ends the subscription. Without a connection to Redis it returns
-    /// at once, and [`BackplaneEvent::Missed`] follows once the subscription is made.
+    /// Subscribes to a log: after this call, the node receives what others publish on it. One [`Backplane::unsubscribe`] ends it.
+    /// Without a connection to Redis it returns at once; [`BackplaneEvent::Missed`] follows once the subscription is made.
     pub async fn subscribe(&self, log: &LogId) {
         self.subscriber.subscribe(log).await;
     }

@@ -16,6 +16,7 @@ mod history;
 mod ids;
 mod invisible;
 mod node_keys;
+mod notification;
 mod personal;
 mod reject;
 mod reply;
@@ -43,11 +44,12 @@ pub use history::{EntryPage, EntryRange, FoundMessages, HistoryRange, Message, M
 pub use ids::{ClientId, ConnectionId, ConversationId, EntryId, InvalidId, LogId, LogOf, NodeId, Seq, UserId};
 pub use invisible::{is_blank, is_invisible};
 pub use node_keys::{NodeKey, NodeKeys};
+pub use notification::Notification;
 pub use personal::{Erasure, ExportCursor, ExportPage, ExportRecord, Membership};
 pub use reject::{CloseReason, Reject, TokenFlaw};
 pub use reply::{
-    ConnectionInfo, Conversation, ConversationKind, ConversationList, Joined, Member, NodeStats, Notification,
-    Presence, Reply, Resumed, Sent, Stats, Unread,
+    ConnectionInfo, Conversation, ConversationKind, ConversationList, Joined, Member, NodeStats, Presence, Reply,
+    Resumed, Sent, Stats, Unread,
 };
 pub use restriction::{InvalidTokenId, Restriction, RestrictionChange, RestrictionMark, RestrictionRequest, TokenId};
 pub use retention::{Retention, RetentionDays};

@@ -6,10 +6,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep},
-};
+use tokio::time::{Instant, sleep};
 
 use super::command::{CommandReply, require_feature, unavailable};
 use crate::{
@@ -54,14 +51,6 @@ pub(super) struct Rules {
     pub(super) default: RetentionDays,
     /// Time between two passes.
     pub(super) interval: Duration,
-}
-
-/// What the commands about stored data need.
-pub(super) struct Kept {
-    /// Time for which entries are kept, unless their conversation has a rule of its own.
-    pub(super) default: RetentionDays,
-    /// Notified when the erasure of a user is requested at this node.
-    pub(super) erasure_requested: Arc<Notify>,
 }
 
 /// A pass of this process.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     ClientId, ConnectionId, ConversationId, Entry, EntryId, EntryPage, Erasure, ExportPage, FoundMessages, LogId,
-    Message, MessagePage, NodeId, Reject, RestrictionChange, Retention, Seq, Status, Timestamp, UserId,
+    Message, MessagePage, NodeId, Notification, Reject, RestrictionChange, Retention, Seq, Status, Timestamp, UserId,
 };
 
 /// The kind of a conversation.
@@ -167,23 +167,6 @@ pub struct Presence {
     pub status: Status,
     /// Time at which the user was last online, if known.
     pub last_seen: Option<Timestamp>,
-}
-
-/// A notification that messages wait for a user who was away.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Notification {
-    /// Number of the notification, for reference.
-    pub id: i64,
-    /// The conversation in which they wait.
-    pub conversation: ConversationId,
-    /// Seq of the first unread message.
-    pub from_seq: Seq,
-    /// Number of waiting messages, deleted ones left out; of one that was read, the number that waited.
-    pub count: i64,
-    /// Time at which the first message arrived.
-    pub created_at: Timestamp,
-    /// Time at which it was marked read.
-    pub read_at: Option<Timestamp>,
 }
 
 /// The outcome of a join with `since_seq`.

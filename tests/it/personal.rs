@@ -117,7 +117,7 @@ async fn exports_and_erases(one: &Node, two: &Node) {
         }
     }
     let count = |kind: &str| seen.iter().filter(|seen| *seen == kind).count();
-    assert_eq!((count("deleted"), count("reaction"), count("member_removed")), (5, 1, 1), "{seen:?}");
+    assert_eq!((count("message_deleted"), count("reaction"), count("member_removed")), (5, 1, 1), "{seen:?}");
     for room in [&team, &direct] {
         let page = one.get(&format!("{CONVERSATIONS}/{room}/messages"), &token("bob")).await;
         assert!(!page.text.contains("private") && !page.text.contains("alice Secretname"), "{}", page.text);
