@@ -276,7 +276,7 @@ ON_CALL = dashboard(
                 graph("Degraded", "Nodes for which a part is down; 1 for 'through the store' if messages between nodes go through the store.", "short", (f"sum by (part) ({metric('degraded')})", "{{part}} down"), (f"max({metric('relaying')})", "through the store")),
                 graph("Redis: latency", "99th percentile of the time of a call, by operation.", "s", (quantile(0.99, "redis_call_seconds", by="operation"), "{{operation}}")),
                 graph("Redis: errors", "Failed calls per second, by operation.", "ops", (total("redis_errors_total", by="operation"), "{{operation}}"), stacked=True),
-                graph("Redis: shards down", "Shards of a Redis Cluster, of 64, without a master that answers, for the node that lacks most; masters that do not answer a node; shards that got another master, per second.", "short", (f"max({metric('redis_shards_down')})", "shards down"), (f"count({metric('redis_master_up')} == 0)", "masters that don't answer"), (total("redis_shard_moves_total"), "shard moves/s")),
+                graph("Redis: shards down", "Shards of a Redis Cluster, of 64, without a master that answers, for the node that lacks most; masters that do not answer a node; shards that got another master, per second.", "short", (f"max({metric('redis_shards_down')})", "shards down"), (else_0(f"count({metric('redis_master_up')} == 0)"), "masters that don't answer"), (total("redis_shard_moves_total"), "shard moves/s")),
                 graph("Redis: refused", "Data per second that no node of this deployment signed, or that was signed too long ago, by place.", "ops", (total("redis_refused_total", by="place"), "{{place}}"), stacked=True),
             ],
         ),

@@ -33,6 +33,9 @@ enum Blow {
 /// What a speaker did: for each message the time at which it was sent, and that of its ack.
 type Spoken = BTreeMap<i64, (Instant, Instant)>;
 
+/// What a listener received: the messages in the order in which they came, and users who were shown as offline.
+type Heard = (Vec<(i64, Instant)>, Vec<String>);
+
 /// Sends at a steady pace until told to stop.
 async fn speak(speaker: &mut Client, room: &str, stop: &CancellationToken) -> Spoken {
     let (mut spoken, mut pace) = (Spoken::new(), tokio::time::interval(PACE));
@@ -45,8 +48,8 @@ async fn speak(speaker: &mut Client, room: &str, stop: &CancellationToken) -> Sp
     spoken
 }
 
-/// Receives until told to stop. Returns the messages in the order in which they came, and users who were shown as offline.
-async fn listen(listener: &mut Client, stop: &CancellationToken) -> (Vec<(i64, Instant)>, Vec<String>) {
+/// Receives until told to stop.
+async fn listen(listener: &mut Client, stop: &CancellationToken) -> Heard {
     let (mut heard, mut offline) = (Vec::new(), Vec::new());
     loop {
         tokio::select! {
@@ -167,7 +170,7 @@ async fn strike(blow: Blow, cluster: &mut RedisCluster, nodes: &[Node; 2], struc
 /// What everybody said and heard.
 struct Outcome {
     spoken: Vec<Spoken>,
-    heard: Vec<(Vec<(i64, Instant)>, Vec<String>)>,
+    heard: Vec<Heard>,
     outage: Outage,
 }
 
