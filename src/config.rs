@@ -8,6 +8,7 @@ mod console;
 mod dev;
 mod document;
 mod dotenv;
+mod group;
 mod in_force;
 mod limits;
 mod load;

@@ -56,6 +56,18 @@
    "most": 4000,
    "text": "100ms to 4s"
   },
+  "RETENTION_DAYS": {
+   "unit": "number",
+   "least": 0,
+   "most": 36500,
+   "text": "0 to 36500"
+  },
+  "RETENTION_INTERVAL": {
+   "unit": "duration",
+   "least": 1000,
+   "most": 86400000,
+   "text": "1s to 1d"
+  },
   "JWT_JWKS_REFRESH": {
    "unit": "duration",
    "least": 10000,
