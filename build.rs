@@ -46,8 +46,11 @@ fn compress(folder: &Path, file: &str) {
 /// The checked-out commit, if this folder is the top of a git checkout. Sources that are unpacked inside another
 /// project's checkout don't belong to that project's commit.
 fn checked_out() -> Option<String> {
+    // Cargo's variable at run time: the compiled script may be shared by several checkouts.
+    #[expect(clippy::disallowed_methods, reason = "this is the build's environment, not the program's configuration")]
+    let sources = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR")?);
     let top = PathBuf::from(git(&["rev-parse", "--show-toplevel"])?);
-    if top.canonicalize().ok()? != Path::new(env!("CARGO_MANIFEST_DIR")).canonicalize().ok()? {
+    if top.canonicalize().ok()? != sources.canonicalize().ok()? {
         return None;
     }
     watch_head();

@@ -27,7 +27,7 @@ printf 'masteruser cluster\nmasterauth %s\n' "$cluster" >redis-cluster.conf
 cat >redis-cluster.acl <<ACL
 user default on nopass resetkeys resetchannels -@all +ping
 user cluster on >$cluster resetkeys resetchannels -@all +ping +info +cluster +psync +replconf
-user switchboard on >$redis resetkeys ~ws:* ~rate_limit:* ~room_messages:* resetchannels &{s* -@all +hello +auth +ping +evalsha +script|load +time +exists +expire +pexpire +del +get +set +hget +hset +hdel +hexists +hkeys +hgetall +lindex +lpush +lrange +ltrim +sadd +srem +scard +scan +sscan +srandmember +zadd +zrem +zscore +zrange +zrangebyscore +asking +cluster|slots +cluster|info +spublish +ssubscribe +sunsubscribe +info +pubsub|shardchannels
+user switchboard on >$redis resetkeys ~ws:* ~rate_limit:* ~room_messages:* resetchannels &{s* -@all +hello +auth +ping +evalsha +script|load +time +exists +expire +pexpire +del +get +set +hget +hset +hdel +hexists +hkeys +hgetall +lindex +lpush +lrange +ltrim +sadd +srem +scard +scan +sscan +srandmember +zadd +zrem +zscore +zrange +zrangebyscore +asking +cluster|slots +cluster|info +spublish +ssubscribe +sunsubscribe +client|tracking +info +pubsub|shardchannels
 ACL
 touch "done"
 echo "secrets: made"

@@ -46,10 +46,11 @@ def secrets(tmp_path_factory):
 
 
 def program():
-    for build in ("release", "debug"):
-        if (path := ROOT / "target" / build / "switchboard").exists():
-            return path
-    pytest.skip("switchboard is not built")
+    builds = [ROOT / "target" / build / "switchboard" for build in ("release", "debug")]
+    # The one that was built last, because it has the settings of today.
+    if not (built := [path for path in builds if path.exists()]):
+        pytest.skip("switchboard is not built")
+    return max(built, key=lambda path: path.stat().st_mtime)
 
 
 def start(container, secrets, *arguments, **more):

@@ -60,7 +60,11 @@ fn assert_consistent(document: &Document) {
         let open = if body.is_null() { Vec::new() } else { document.open_objects(body, &operation.name()) };
         faults.extend(open.into_iter().map(|place| format!("the body of {place} lets unknown fields through")));
         for (status, answer) in operation.body["responses"].as_object().unwrap() {
-            for (_, media) in document.resolve(answer)["content"].as_object().into_iter().flatten() {
+            for (kind, media) in document.resolve(answer)["content"].as_object().into_iter().flatten() {
+                // Newer servers may add to the records of a stream, which programs keep.
+                if kind == "application/x-ndjson" {
+                    continue;
+                }
                 let place = format!("{} {status}", operation.name());
                 let open = document.open_objects(&media["schema"], &place);
                 faults.extend(open.into_iter().map(|place| format!("{place} lets unknown fields through")));
