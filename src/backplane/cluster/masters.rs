@@ -70,6 +70,13 @@ impl Masters {
         self.raise(master, Trouble::Down)
     }
 
+    /// Records why a master that is down can't be used now. True if that is another fault than before.
+    pub(super) fn note_reason(&self, master: &HostPort, why: Finding) -> bool {
+        let fault = why.fault;
+        self.is_down(master)
+            && self.lock_reasons().insert(master.clone(), why).is_none_or(|before| before.fault != fault)
+    }
+
     /// Why a master is down.
     pub(super) fn reason(&self, master: &HostPort) -> Option<Finding> {
         self.lock_reasons().get(master).cloned()

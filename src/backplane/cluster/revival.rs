@@ -7,7 +7,10 @@ use redis::{AsyncConnectionConfig, aio::MultiplexedConnection};
 use tokio::time::{sleep, timeout};
 
 use super::{discovery::Cluster, router::open_one};
-use crate::{backplane::connector::CONNECT_TIMEOUT, config::HostPort};
+use crate::{
+    backplane::{connector::CONNECT_TIMEOUT, fault},
+    config::HostPort,
+};
 
 /// Pause between two rounds of tries.
 const RETRY: Duration = Duration::from_millis(150);
@@ -30,8 +33,13 @@ pub(in crate::backplane) async fn revive(
         }
         let tries = down.into_iter().map(|master| async {
             let open = (0..count).map(|_| open_one(&cluster, &master, &config));
-            let opened = timeout(2 * CONNECT_TIMEOUT, try_join_all(open)).await.ok()?.ok()?;
-            Some((master, opened))
+            match timeout(2 * CONNECT_TIMEOUT, try_join_all(open)).await.ok()? {
+                Ok(opened) => Some((master, opened)),
+                Err(error) => {
+                    cluster.note_reason(&master, fault::link_finding(&error));
+                    None
+                }
+            }
         });
         let mut tries: FuturesUnordered<_> = tries.collect();
         let answered = async {

@@ -31,21 +31,26 @@ impl Cluster {
         Shard::all(Layout::Cluster).filter(|shard| !works(*shard)).fold(0, |mask, shard| mask | shard.bit())
     }
 
-    /// The fault of the masters that are down, in words; `None` if all are up and every slot has one.
+    /// The fault of the masters that are down, in words; `None` if all are up and every slot has one. A master that answers, but
+    /// refuses this node, has a fault with a remedy of its own.
     pub(in crate::backplane) fn outage(&self) -> Option<Finding> {
         let (down, shards) = (self.shards_down().count_ones(), SHARDS);
         let in_words = |master: &HostPort| match self.health.reason(master) {
             Some(why) => format!("{master} ({})", why.detail),
             None => master.to_string(),
         };
-        let list: Vec<String> =
-            self.states().iter().filter(|(_, up)| !up).map(|(master, _)| in_words(master)).collect();
+        let masters = self.states().into_iter().filter(|(_, up)| !up).map(|(master, _)| master);
+        let masters: Vec<HostPort> = masters.collect();
+        let list: Vec<String> = masters.iter().map(in_words).collect();
+        let faults = masters.iter().filter_map(|master| self.health.reason(master)).map(|why| why.fault);
+        let absent = [Fault::RedisUnreachable, Fault::RedisSilent, Fault::RedisClusterDown];
+        let refused = faults.into_iter().find(|fault| !absent.contains(fault));
         let why = match &list[..] {
             [] if down == 0 => return None,
             [] => format!("{down} of {shards} shards have no master"),
             list => format!("{down} of {shards} shards are down with their masters: {}", list.join(", ")),
         };
-        Some(Finding::new(Fault::RedisClusterDown, why))
+        Some(Finding::new(refused.unwrap_or(Fault::RedisClusterDown), why))
     }
 
     /// True if a master is down.
@@ -73,6 +78,13 @@ impl Cluster {
         if self.health.note_down(master, Some(why)) {
             self.changes.send_modify(|count| *count += 1);
             self.ask_now();
+        }
+    }
+
+    /// Records why a master that is down can't be used, as the newest try to connect to it tells.
+    pub(in crate::backplane) fn note_reason(&self, master: &HostPort, why: Finding) {
+        if self.health.note_reason(master, why) {
+            self.changes.send_modify(|count| *count += 1);
         }
     }
 
