@@ -241,6 +241,7 @@ pub(super) fn replayed(value: &Value) -> String {
 pub(super) fn retention(value: &Value) -> String {
     let kept = |days: &Value| match days.as_u64() {
         Some(0) => "for ever".to_owned(),
+        Some(1) => "for 1 day".to_owned(),
         Some(days) => format!("for {days} days"),
         None => "as RETENTION_DAYS says".to_owned(),
     };
