@@ -78,7 +78,7 @@ pub fn each_since(world: &World, earlier: &[f64]) -> Vec<f64> {
     each_server(world).iter().zip(earlier).map(|(now, before)| now - before).collect()
 }
 
-/// What one unit of work costs each server: µs of each master, and of all replicas together.
+/// The CPU time of each server for one unit of work: µs of each master, and of all replicas together.
 pub fn shares(seconds: &[f64], masters: usize, units: u64) -> (Vec<f64>, f64) {
     let each = |seconds: f64| Cpu { redis: seconds, ..Cpu::default() }.micros_per(units).redis;
     (seconds[..masters].iter().copied().map(each).collect(), each(seconds[masters..].iter().sum()))

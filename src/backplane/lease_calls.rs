@@ -13,7 +13,7 @@ use super::{
 /// The reply of `renew.lua`: its state, Redis' time in microseconds, the epoch, and leases with the milliseconds left.
 pub(super) type Reply = (u8, i64, Lossy, Vec<(Lossy, i64)>);
 
-/// How an era begins in a shard.
+/// The begin of an era in a shard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Beginning {
     /// Time since Redis was wiped, long if no node of today's version noticed a wipe.

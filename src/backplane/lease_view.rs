@@ -1,4 +1,4 @@
-//! What a node knows of the leases, in each shard.
+//! [`View`]: the leases of all nodes, as this node saw them last in each shard.
 
 use std::{
     collections::HashSet,
@@ -93,7 +93,7 @@ impl ShardView {
     }
 }
 
-/// What a node knows of the leases.
+/// The leases of all nodes, as this node saw them last.
 #[derive(Debug)]
 pub(super) struct View {
     /// By [`Shard::index`].

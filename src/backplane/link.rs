@@ -335,7 +335,7 @@ impl Link {
         let Some(work) = op.work() else { return };
         let lasting = |finding: &Finding| matches!(finding.fault, Fault::RedisDeniesAccess | Fault::RedisLacksCommand);
         match refusals.map(|refusal| fault::refused(&refusal)).find(lasting) {
-            // What Redis says of a script does not name the command.
+            // Redis' error for a script does not name the command.
             Some(Finding { fault, detail }) => {
                 self.degrade.call_refused(work, op.label(), Finding::new(fault, format!("{detail} ({})", op.label())));
             }
@@ -378,7 +378,7 @@ impl Link {
     }
 }
 
-/// How commands are sent.
+/// The settings of connections for commands.
 fn config() -> AsyncConnectionConfig {
     AsyncConnectionConfig::new()
         .set_connection_timeout(Some(CONNECT_TIMEOUT))

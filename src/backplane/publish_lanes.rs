@@ -1,5 +1,5 @@
-//! What waits for its publication, and what is under way: at most one pipeline for each shard, so that the order within a log is
-//! kept, also while its slot moves to another master. The shards of one master share a pipeline.
+//! [`Lanes`]: events that wait for their publication, and those under way. Each shard has at most one pipeline under way, so that
+//! the order within a log is kept, also while its slot moves to another master. The shards of one master share a pipeline.
 
 use std::collections::HashMap;
 
@@ -45,6 +45,11 @@ impl Lanes {
     /// True if no event waits for those under way.
     pub(super) fn are_empty(&self) -> bool {
         self.waiting.is_empty()
+    }
+
+    /// Takes everything that waits, and forgets what was under way.
+    pub(super) fn drain(&mut self) -> Vec<Dated> {
+        std::mem::take(self).waiting.into_values().flatten().collect()
     }
 
     /// True if events of a shard are under way.
@@ -192,6 +197,9 @@ mod tests {
         lanes.land(of_first);
         assert_eq!(numbers(&lanes.take_ready(owner)), [[5]]);
         assert!(lanes.are_empty());
+        lanes.add(shards[3], event("room", 8)).unwrap();
+        assert_eq!(lanes.drain().iter().map(|event| event.epoch).collect::<Vec<_>>(), [8]);
+        assert!(lanes.are_empty() && !lanes.is_busy(shards[3]));
         let full = (0..).take_while(|n| lanes.add(shards[0], event("room", *n)).is_ok()).count();
         assert!(full == WAITING_MAX && lanes.add(shards[1], event("room", 1)).is_ok());
     }

@@ -171,8 +171,8 @@ impl PublishTask {
         let stop = supervisor.stop();
         let single = self.publisher.link.keys().layout() == Layout::Single;
         let (mut batches, mut excess) = (Vec::with_capacity(PER_PIPELINE), Vec::new());
-        // What an earlier run had under way was lost by a panic.
-        self.lanes = Lanes::default();
+        // An earlier run may have ended by a panic. Other nodes must hear of the logs whose events waited then.
+        self.publisher.keep_newest(&self.lanes.drain());
         let mut flights: FuturesUnordered<BoxFuture<'static, Landed>> = FuturesUnordered::new();
         loop {
             let idle = flights.is_empty();

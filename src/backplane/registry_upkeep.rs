@@ -64,7 +64,7 @@ impl Registry {
                     renew_at = Instant::now() + RENEW_EVERY;
                 }
             } else {
-                // What is refused now is written in a later round.
+                // A later round writes the entries that Redis refuses now.
                 let _repaired = self.repair(&events).await;
             }
             let returned: Vec<_> = now.returned.iter().filter(|(_, number)| *number > views_written).collect();

@@ -65,7 +65,7 @@ pub(super) struct Subscriber {
     failing: Mutex<HashSet<Place>>,
 }
 
-/// What a connection depends on. If it changes, the connection is made anew: in a new era Redis may have dropped it, or lost
+/// The state on which a connection depends. If it changes, the connection is made anew: in a new era Redis may have dropped it, or lost
 /// messages on their way, and the slot of a channel may have another master.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Basis {

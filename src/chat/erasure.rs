@@ -123,7 +123,10 @@ impl Work<'_> {
         while !self.eraser.store.remove_aged(&all, ROWS).await?.is_empty() {
             self.pause().await?;
         }
-        while self.eraser.store.erase_notifications(&user, ROWS).await? > 0 {
+        // A step passes over notifications that another transaction has locked, so it may erase none while there are some.
+        while self.eraser.store.erase_notifications(&user, ROWS).await? > 0
+            || !self.eraser.store.notifications_after(&user, 0, 1).await?.is_empty()
+        {
             self.pause().await?;
         }
         if self.eraser.store.finish_erasure(&self.erasure).await? {

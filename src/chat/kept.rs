@@ -1,4 +1,4 @@
-//! [`Kept`]: what the commands about stored data need.
+//! [`Kept`]: the rules and signals for the commands about stored data.
 
 use std::sync::Arc;
 
@@ -6,7 +6,7 @@ use tokio::sync::Notify;
 
 use crate::model::RetentionDays;
 
-/// What the commands about stored data need.
+/// The rules and signals for the commands about stored data.
 pub(super) struct Kept {
     /// Time for which entries are kept, unless their conversation has a rule of its own.
     pub(super) default: RetentionDays,

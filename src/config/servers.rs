@@ -21,7 +21,7 @@ pub struct RedisConfig {
     pub tls: TlsFiles,
     /// Certificates for the sentinels.
     pub sentinel_tls: TlsFiles,
-    /// What stands before every key.
+    /// The text before every key.
     pub prefix: RedisPrefix,
 }
 

@@ -113,7 +113,7 @@ pub struct Erasure {
     pub user: UserId,
     /// Time of the request. What the user does later, with a new token, is not erased.
     pub requested_at: Timestamp,
-    /// Who requested it.
+    /// The operator who requested it.
     pub by: UserId,
     /// The last log, in the order of names, from which the user's entries are erased.
     pub position: Option<LogId>,

@@ -261,7 +261,7 @@ pub enum Reply {
     Exported(ExportPage),
     /// The erasure of a user's data.
     Erasure(Erasure),
-    /// How long a conversation's entries are kept.
+    /// The time for which a conversation's entries are kept.
     Retention(Retention),
     /// Users and connections of all nodes.
     Stats(Stats),

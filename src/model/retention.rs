@@ -1,4 +1,4 @@
-//! How long the entries of a conversation are kept.
+//! [`Retention`]: the time for which the entries of a conversation are kept.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ impl<'de> Deserialize<'de> for RetentionDays {
     }
 }
 
-/// How long a conversation's entries are kept.
+/// The time for which a conversation's entries are kept.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Retention {
     /// The conversation.

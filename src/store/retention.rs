@@ -37,7 +37,7 @@ pub struct JobTurn {
 pub struct AgedLog {
     /// The log.
     pub log: LogId,
-    /// What was stored before this time is removed.
+    /// Entries that were stored before this time are removed.
     pub before: Timestamp,
     /// Time of its first entry.
     pub oldest: Timestamp,
@@ -67,7 +67,7 @@ impl AgedPage {
     }
 }
 
-/// What was removed from the beginning of a log.
+/// The entries that were removed from the beginning of a log.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RemovedEntries {
     /// The log.

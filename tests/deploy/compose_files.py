@@ -18,7 +18,7 @@ def merged(base, more):
 
 
 def read(*files):
-    """What Compose makes of compose.yaml and further files."""
+    """The services that Compose makes of compose.yaml and further files."""
     found = yaml.safe_load((ROOT / "compose.yaml").read_text())
     for file in files:
         found = merged(found, yaml.safe_load((ROOT / file).read_text()))

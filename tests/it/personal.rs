@@ -1,7 +1,10 @@
 //! The data of one user: exported as it is stored, and erased for everybody.
 
+use std::time::Duration;
+
 use reqwest::Method;
 use serde_json::{Value, json};
+use tokio::time::timeout;
 
 use crate::support::{
     Client, Node, NodeBuilder, Postgres, RedisServer, connect_to_postgres, eventually, token, token_with,
@@ -59,7 +62,7 @@ async fn done(node: &Node, user: &str) {
     .await;
 }
 
-/// What alice did in a group and in a direct conversation; returns them.
+/// Lets alice write, edit and react in a group and in a direct conversation. Returns the ids of both.
 async fn live(node: &Node) -> (String, String) {
     let team = node.conversation(&named("alice"), &["bob"]).await;
     for at in 0..5 {
@@ -205,4 +208,24 @@ async fn an_erasure_goes_on_after_the_node_that_did_it_died() {
     let page = two.get(&format!("{CONVERSATIONS}/{room}/messages"), &token("bob")).await;
     assert!(!page.text.contains("private"), "{}", page.text);
     assert_eq!(page.json["total"], 20);
+}
+
+#[tokio::test]
+async fn an_erasure_waits_for_a_notification_that_is_in_use() {
+    let (redis, database) = (RedisServer::start().await, Postgres::shared().await.database().await);
+    let node = Node::serve(&redis.url(), &database).with_console().set("MESSAGE_RATE_LIMIT", 0).start().await;
+    let direct = json!({"is_group": false, "participant_ids": ["alice"]});
+    let direct = node.post(CONVERSATIONS, &token("bob"), &direct).await.json["id"].as_str().unwrap().to_owned();
+    say(&node, "bob", &direct, "hello").await;
+    let sql = connect_to_postgres(&database).await;
+    let count = async || -> i64 {
+        sql.query_one("SELECT count(*) FROM notifications WHERE user_id = 'alice'", &[]).await.unwrap().get(0)
+    };
+    eventually("the notification", async || (count().await == 1).then_some(())).await;
+    sql.batch_execute("BEGIN; SELECT FROM notifications WHERE user_id = 'alice' FOR UPDATE").await.unwrap();
+    node.console(Method::POST, "/users/alice/erasure", None).await;
+    assert!(timeout(Duration::from_secs(2), done(&node, "alice")).await.is_err(), "there is still a notification");
+    sql.batch_execute("COMMIT").await.unwrap();
+    done(&node, "alice").await;
+    assert_eq!(count().await, 0);
 }

@@ -30,10 +30,10 @@ enum Blow {
     Frozen,
 }
 
-/// What a speaker did: for each message the time at which it was sent, and that of its ack.
+/// The messages of a speaker: for each the time at which it was sent, and that of its ack.
 type Spoken = BTreeMap<i64, (Instant, Instant)>;
 
-/// What a listener received: the messages in the order in which they came, and users who were shown as offline.
+/// The frames that a listener received: the messages in the order in which they came, and users who were shown as offline.
 type Heard = (Vec<(i64, Instant)>, Vec<String>);
 
 /// Sends at a steady pace until told to stop.
@@ -167,7 +167,7 @@ async fn strike(blow: Blow, cluster: &mut RedisCluster, nodes: &[Node; 2], struc
     Outage { began, over: Instant::now(), noticed, healed }
 }
 
-/// What everybody said and heard.
+/// The messages of all speakers, and the frames of all listeners.
 struct Outcome {
     spoken: Vec<Spoken>,
     heard: Vec<Heard>,
@@ -219,7 +219,7 @@ async fn spare_the_others(blow: Blow) {
             async move { speak(one, &room, stop).await }
         });
         let spoken = join_all(speak).await;
-        // What was acked last is on its way.
+        // The message that was acked last is on its way.
         tokio::time::sleep(DELIVERED).await;
         end.cancel();
         spoken

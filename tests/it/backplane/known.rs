@@ -1,4 +1,4 @@
-//! What a node knows of the users of other nodes: it asks Redis only after a change, and is never wrong.
+//! A node remembers the users of other nodes: it asks Redis only after a change, and is never wrong.
 
 use std::time::{Duration, Instant};
 

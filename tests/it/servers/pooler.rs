@@ -24,7 +24,7 @@ async fn nodes_chat_through_a_pooler_that_lends_connections_by_the_transaction()
     talk.say(20).await;
     talk.all_is_heard().await;
 
-    // What else users do.
+    // Users read and search too.
     let (alice, bob) = (token("alice"), token("bob"));
     let history = two.get("/api/chat/conversations/team/messages?limit=100", &bob).await;
     assert_eq!(history.json["messages"].as_array().unwrap().len(), 20, "{}", history.text);

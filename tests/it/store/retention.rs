@@ -92,7 +92,7 @@ pub(super) async fn old_entries_go_and_what_remains_has_no_gap(store: Arc<dyn St
     let access = store.access(&room, &user("bob")).await.unwrap().unwrap();
     assert_eq!(access.ends.first, 8);
 
-    // What is gone is not found, shown, changed or replied to; its id may be used again.
+    // A removed message is not found, shown, changed or replied to; its id may be used again.
     assert_eq!(store.message(&room, 2, &user("bob")).await.unwrap(), None);
     let own = SearchScope::Own(user("bob"));
     assert_eq!(store.search(&own, &terms("word2"), part(10, 0)).await.unwrap(), []);
