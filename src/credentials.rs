@@ -55,7 +55,7 @@ impl<T: PartialEq> Logins<T> {
     }
 
     /// The login to try once more after a server refused `refused`; `None` if there is no other. Reads the files again, unless
-    /// that was done within [`READ_EVERY`].
+    /// that was done less than a second ago.
     pub fn after_refusal(&self, refused: &Arc<T>) -> Option<Arc<T>> {
         if self.files.is_empty() {
             return None;
