@@ -137,7 +137,8 @@ impl Notifications {
             };
             let new_messages: Vec<_> = new_messages.into_iter().collect();
             for new_messages in new_messages.chunks(CONVERSATIONS_PER_READ) {
-                let first_pages = self.first_pages(new_messages).await;
+                let first_pages = self.supervisor.guard(TaskName::Notifications, self.first_pages(new_messages)).await;
+                let first_pages = first_pages.unwrap_or_else(|| vec![None; new_messages.len()]);
                 let each = new_messages.iter().cloned().zip(first_pages);
                 stream::iter(each).for_each_concurrent(CONVERSATIONS_AT_ONCE, notify).await;
             }
