@@ -27,6 +27,11 @@ impl Outage {
         self.mask.load(Ordering::Acquire) != 0
     }
 
+    /// Number of them.
+    pub(super) fn count(&self) -> usize {
+        self.mask.load(Ordering::Acquire).count_ones() as usize
+    }
+
     /// True unless the first shard is one of them.
     pub(super) fn spares_first(&self) -> bool {
         self.mask.load(Ordering::Acquire) & 1 == 0

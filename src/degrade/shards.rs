@@ -14,6 +14,11 @@ impl Degrade {
         self.outage.any() && self.state(Part::Redis).link == LinkState::Up
     }
 
+    /// Number of shards of a Redis Cluster that don't work while others do.
+    pub fn shards_down(&self) -> usize {
+        if self.lacks_shards() { self.outage.count() } else { 0 }
+    }
+
     /// True if the first shard of a Redis Cluster works, which has what belongs to no user.
     pub fn has_first_shard(&self) -> bool {
         self.outage.spares_first()

@@ -14,10 +14,10 @@ use super::{
     service::{HttpService, Kind, Peer},
 };
 use crate::{
-    backplane::RedisStatus,
+    backplane::{ClusterStatus, RedisStatus},
     broker::Broker,
     config::HealthDetails,
-    degrade::{Feature, Finding, LinkState, Part, Reason, Verdict},
+    degrade::{Degrade, Feature, Finding, LinkState, Part, Reason, Verdict},
     metrics::Latency,
     model::Timestamp,
     supervise::TaskName,
@@ -58,15 +58,19 @@ pub(super) fn answer(probe: Probe, service: &HttpService, peer: &Peer, headers: 
             (StatusCode::OK, PROMETHEUS, broker.metrics.render().into())
         }
         Probe::Health => {
-            let mut health = Health::of(broker);
             let (details, admin) = details(service, headers);
-            if admin {
-                health.redis = broker.backplane.redis_status().map(|status| RedisPlace::of(status, broker.clock.now()));
-                health.faults = Some(broker.degrade.faults().into_iter().map(StandingFault::from).collect());
-            }
-            if service.kind() == Kind::Admin {
-                health.failing_tasks = Some(broker.supervisor.failing().into_iter().map(TaskName::label).collect());
-            }
+            let health = consistent(broker, || {
+                let mut health = Health::read(broker);
+                if admin {
+                    health.redis = RedisPlace::now(broker);
+                    health.faults = Some(broker.degrade.faults().into_iter().map(StandingFault::from).collect());
+                }
+                if service.kind() == Kind::Admin {
+                    let failing = broker.supervisor.failing();
+                    health.failing_tasks = Some(failing.into_iter().map(TaskName::label).collect());
+                }
+                health
+            });
             let status = match health.status {
                 "unhealthy" => StatusCode::SERVICE_UNAVAILABLE,
                 _ => StatusCode::OK,
@@ -87,6 +91,22 @@ pub(super) fn answer(probe: Probe, service: &HttpService, peer: &Peer, headers: 
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     response
+}
+
+/// Number of tries to read the state of the node while it doesn't change.
+const READS: usize = 3;
+
+/// Reads the state of the node, again if it changed meanwhile: else the report would contradict itself, such as `healthy`
+/// beside a fault.
+fn consistent<'a>(broker: &Broker, read: impl Fn() -> Health<'a>) -> Health<'a> {
+    let mut health = read();
+    for _ in 1..READS {
+        if broker.degrade.reasons().map(Reason::label).eq(health.reasons.iter().copied()) {
+            break;
+        }
+        health = read();
+    }
+    health
 }
 
 /// The details that this caller of `/api/health` may see, and whether it is an admin. A bad token is treated as none, so
@@ -246,10 +266,19 @@ struct SentinelCount {
 }
 
 impl RedisPlace {
-    fn of(status: RedisStatus, now: Timestamp) -> Self {
+    fn now(broker: &Broker) -> Option<Self> {
+        broker.backplane.redis_status().map(|status| Self::of(status, &broker.degrade, broker.clock.now()))
+    }
+
+    fn of(status: RedisStatus, degrade: &Degrade, now: Timestamp) -> Self {
         let RedisStatus { primary, since, changes, sentinels, cluster } = status;
         let sentinels = sentinels.map(|(answering, listed)| SentinelCount { answering, listed });
-        let shards = cluster.as_ref().map(|of| ShardCount { total: of.shards, down: of.shards_down });
+        // The same source as that of the reasons.
+        let down = |of: &ClusterStatus| match degrade.state(Part::Redis).link {
+            LinkState::Up => degrade.shards_down(),
+            _ => of.shards_down,
+        };
+        let shards = cluster.as_ref().map(|of| ShardCount { total: of.shards, down: down(of) });
         let masters =
             cluster.map(|of| of.masters.into_iter().map(|(address, up)| RedisMaster { address, up }).collect());
         Self { primary, since: since.map(|since| time_of(since, now)), changes, sentinels, masters, shards }
@@ -284,6 +313,10 @@ impl<'a> Health<'a> {
     }
 
     pub(super) fn of(broker: &'a Broker) -> Self {
+        consistent(broker, || Self::read(broker))
+    }
+
+    fn read(broker: &'a Broker) -> Self {
         let status = match broker.degrade.verdict() {
             Verdict::Healthy if !broker.supervisor.failing().is_empty() => "degraded",
             Verdict::Healthy => "healthy",
