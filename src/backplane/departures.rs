@@ -57,9 +57,9 @@ const UNWRITTEN_MAX: usize = 10_000;
 /// Departures that were announced to this node's listeners only, because Redis was down.
 type Unannounced = HashMap<UserId, Departure>;
 
-/// The reply of `claim.lua`: true if the user is offline, the signed name, the time of the next departure, and the
-/// conversations left. Redis holds what anybody wrote, so names need not be text.
-type Claimed = (bool, Vec<u8>, String, Vec<Vec<u8>>);
+/// The reply of `claim.lua`: true if the user is offline, the signed name, the time of the next departure, the
+/// conversations left, and those left before. Redis holds what anybody wrote, so names need not be text.
+type Claimed = (bool, Vec<u8>, String, Vec<Vec<u8>>, Vec<Vec<u8>>);
 
 /// The state of [`Departures::run`]. It outlives a panic.
 pub(super) struct Sweeps {
@@ -178,12 +178,14 @@ impl Departures {
         }
         let known = unannounced.entry(user.clone()).or_insert_with(|| Departure {
             left: Vec::new(),
+            left_before: Vec::new(),
             offline: false,
             announced_here: true,
             ..departure.clone()
         });
         known.offline |= departure.offline;
         known.left.extend(departure.left.iter().cloned());
+        known.left_before.extend(departure.left_before.iter().cloned());
     }
 
     /// Announces to other nodes the departures that happened while Redis was down. Runs one lease after Redis came
@@ -215,6 +217,9 @@ impl Departures {
                 unannounced.remove(&departure.user);
                 departure.offline &= gone();
                 departure.left.retain(|_| gone());
+                if !departure.offline {
+                    departure.left_before.clear();
+                }
                 departure
             });
             let mut still: Vec<_> = still.filter(says_something).collect();
@@ -313,15 +318,14 @@ impl Departures {
                 self.registry.mark_dirty(&user, false);
                 continue;
             };
-            let (offline, name, next_due, left) = claimed;
-            let left = left.iter().filter_map(|id| ConversationId::parse(std::str::from_utf8(id).ok()?).ok());
-            let left: Vec<_> = left.collect();
+            let (offline, name, next_due, left, left_before) = claimed;
+            let [left, left_before] = [left, left_before].map(conversations);
             if let Ok(due) = next_due.parse::<i64>() {
                 schedule_check(&mut checks, self.link.keys(), &user, due);
             }
             if offline || !left.is_empty() {
                 let name = if foreign { user.as_str().into() } else { self.names.verified(&user, &name) };
-                departures.push(Departure { user, name, left, offline, announced_here: false });
+                departures.push(Departure { user, name, left, left_before, offline, announced_here: false });
             }
         }
         let scheduled = if checks.is_empty() { Ok(()) } else { self.write(&checks).await };
@@ -368,10 +372,11 @@ impl Departures {
         }
         let (mut returned, mut index) = (Pipeline::new(), first_check..);
         let mut came_back = || index.next().is_some_and(|index| replies.take(index) == Ok(true));
-        for Departure { user, left, offline, .. } in &mut *departures {
+        for Departure { user, left, left_before, offline, .. } in &mut *departures {
             if came_back() {
                 returned.cmd("SADD").arg(keys.online(keys.shard_of(user))).arg(user.as_str());
                 *offline = false;
+                left_before.clear();
             }
             left.retain(|room| {
                 let back = came_back();
@@ -393,6 +398,11 @@ impl Departures {
     pub(super) async fn write(&self, pipeline: &Pipeline) -> Result<(), LinkError> {
         self.link.run(Op::Sweep, ROUTE, pipeline).await.map(|_| ())
     }
+}
+
+/// The ids among what Redis holds.
+fn conversations(ids: Vec<Vec<u8>>) -> Vec<ConversationId> {
+    ids.iter().filter_map(|id| ConversationId::parse(std::str::from_utf8(id).ok()?).ok()).collect()
 }
 
 /// True unless the user came back everywhere.

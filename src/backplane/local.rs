@@ -15,6 +15,9 @@ use tokio::time::Instant;
 use super::types::{Departure, Registration, Scope, TooMany};
 use crate::model::{ConnectionId, ConversationId, Timestamp, UserId};
 
+/// Maximum number of conversations that a user left and whose listeners are told that the user went offline, as in `claim.lua`.
+const LEFT_MAX: usize = 32;
+
 /// Connection limits per user.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Caps {
@@ -54,6 +57,8 @@ struct LocalUser {
         reason = "most users listen to their inboxes only; a map in place takes 48 bytes"
     )]
     rooms: Option<Box<HashMap<ConversationId, Room>>>,
+    /// The conversations that were left while the user stayed online, the newest [`LEFT_MAX`].
+    left: Option<Box<VecDeque<ConversationId>>>,
     /// End of the grace after the last connection ended; set while there is no connection.
     due: Option<Instant>,
     /// Value of [`State::version`] at this user's last change.
@@ -120,6 +125,7 @@ impl Local {
             name: new.name.clone(),
             connections: Vec::with_capacity(1),
             rooms: None,
+            left: None,
             due: None,
             version: 0,
         });
@@ -222,14 +228,18 @@ impl Local {
             let left: Vec<_> = left.map(|(id, _)| id).collect();
             person.rooms.take_if(|rooms| rooms.is_empty());
             let name = person.name.clone();
-            if offline {
-                state.users.remove(&user);
-            }
+            let left_before = if offline {
+                let gone = state.users.remove(&user);
+                gone.and_then(|person| person.left).map_or_else(Vec::new, |left| (*left).into())
+            } else {
+                person.remember_left(&left);
+                Vec::new()
+            };
             for id in &left {
                 state.remove_from_audience(id, &user);
             }
             if offline || !left.is_empty() {
-                departures.push(Departure { user, name, left, offline, announced_here: false });
+                departures.push(Departure { user, name, left, left_before, offline, announced_here: false });
             }
         }
         departures
@@ -354,6 +364,17 @@ fn make_room(held: &mut [Held], new: &Registration, caps: Caps) -> Option<Vec<Co
 }
 
 impl LocalUser {
+    /// Records conversations that were left while the user stays online.
+    fn remember_left(&mut self, left: &[ConversationId]) {
+        if left.is_empty() {
+            return;
+        }
+        let all = self.left.get_or_insert_default();
+        all.retain(|known| !left.contains(known));
+        all.extend(left.iter().cloned());
+        all.drain(..all.len().saturating_sub(LEFT_MAX));
+    }
+
     fn remove_listener(&mut self, conversation: &ConversationId, connection: ConnectionId, due: Instant) -> bool {
         let Some(room) = self.rooms.as_mut().and_then(|rooms| rooms.get_mut(conversation)) else { return false };
         let before = room.listeners.len();

@@ -156,6 +156,9 @@ pub struct Departure {
     pub name: Arc<str>,
     /// Conversations that the user no longer listens to.
     pub left: Vec<ConversationId>,
+    /// Conversations that the user left earlier and stayed online, the newest 32 at most, if the user is now offline: their
+    /// listeners know of the leaving only.
+    pub left_before: Vec<ConversationId>,
     /// True if the user is now offline.
     pub offline: bool,
     /// True if it was announced to this node's listeners while Redis was down, so that only other nodes lack it.

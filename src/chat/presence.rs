@@ -32,12 +32,14 @@ impl Presence {
     /// Publishes a user's departure. Only the node that claims the departure calls this. An invisible user was never
     /// shown as present, so nothing is published for one.
     pub(super) async fn departed(&self, departure: Departure) {
-        let Departure { user, name, left, offline, announced_here } = departure;
+        let Departure { user, name, left, left_before, offline, announced_here } = departure;
         if self.statuses.of(&user).await != Status::Invisible {
-            for conversation in left {
+            let left = left.into_iter().map(|conversation| (conversation, true));
+            let left_before = left_before.into_iter().map(|conversation| (conversation, false));
+            for (conversation, leaves) in left.chain(left_before) {
                 let gone = Ephemeral::Listening { user: user.clone(), name: name.clone(), active: false };
                 let presence = Ephemeral::Presence { user: user.clone(), online: false, status: Status::Online };
-                let what = [gone].into_iter().chain(offline.then_some(presence));
+                let what = leaves.then_some(gone).into_iter().chain(offline.then_some(presence));
                 if announced_here {
                     self.router.send_ephemeral_elsewhere(&LogId::from(&conversation), what);
                 } else {

@@ -126,6 +126,7 @@ async fn users_are_counted_limited_and_heard_over_all_masters() {
         user: user(id),
         name: id.to_uppercase().into(),
         left: vec![room(left)],
+        left_before: Vec::new(),
         offline: true,
         announced_here: false,
     };

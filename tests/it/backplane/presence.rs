@@ -18,7 +18,8 @@ const AFTER_GRACE: Duration = Duration::from_millis(2_500);
 
 fn offline(id: &str, left: &[&str]) -> Departure {
     let left = left.iter().map(|id| room(id)).collect();
-    Departure { user: user(id), name: id.to_uppercase().into(), left, offline: true, announced_here: false }
+    let (user, name) = (user(id), id.to_uppercase().into());
+    Departure { user, name, left, left_before: Vec::new(), offline: true, announced_here: false }
 }
 
 #[tokio::test]
@@ -75,6 +76,36 @@ async fn a_return_within_the_grace_is_no_event() {
         let left = Departure { offline: false, ..offline("bob", &["r"]) };
         assert_eq!(told, [left]);
     }
+}
+
+#[tokio::test]
+async fn who_heard_of_a_leaving_hears_of_the_departure_too() {
+    let redis = Server::start();
+    for url in [Some(redis.url()), None] {
+        let mut one = Node::start("one", url.as_deref()).await;
+        let (a, _) = one.connect("dora").await;
+        let rooms: Vec<_> = (0..40).map(|n| format!("r{n:02}")).collect();
+        for name in &rooms {
+            one.backplane.listen(a, &room(name)).await;
+        }
+        for name in &rooms {
+            one.backplane.unlisten(a, &room(name)).await;
+        }
+        let told = departures_until(&mut [&mut one], Instant::now() + AFTER_GRACE).await;
+        let left: HashSet<_> = told.iter().flat_map(|departure| departure.left.clone()).collect();
+        assert!(
+            left.len() == rooms.len() && told.iter().all(|one| !one.offline && one.left_before.is_empty()),
+            "{told:?}"
+        );
+        one.backplane.listen(a, &room("last")).await;
+        one.backplane.unregister(a).await;
+        let told = departures_until(&mut [&mut one], Instant::now() + AFTER_GRACE).await;
+        let [Departure { left, left_before, offline: true, .. }] = &told[..] else { panic!("{told:?}") };
+        assert_eq!(*left, [room("last")]);
+        let before: HashSet<_> = left_before.iter().collect();
+        assert!(before.len() == 32 && left_before.len() == 32, "{left_before:?}");
+    }
+    assert_eq!(redis.query::<Vec<String>>(&["KEYS", "ws:*dora*"]).await, Vec::<String>::new());
 }
 
 #[tokio::test]

@@ -108,6 +108,25 @@ async fn listeners_are_told_who_came_who_left_and_who_moved_meanwhile() {
 }
 
 #[tokio::test]
+async fn a_user_who_left_first_is_shown_as_offline_too() {
+    let nodes = Nodes::start().await;
+    let (mut bob, mut carol) = (member(&nodes.one, "bob").await, member(&nodes.two, "carol").await);
+    let mut dave = member(&nodes.two, "dave").await;
+    for listener in [&mut bob, &mut carol] {
+        listener.until_where(|frame| is_presence(frame, "dave", true)).await;
+    }
+    dave.send(&json!({"type": "leave", "conversation_id": "team", "ref": 9})).await;
+    for listener in [&mut bob, &mut carol] {
+        listener.until("user_left").await;
+    }
+    dave.close().await;
+    for listener in [&mut bob, &mut carol] {
+        let told = listener.recv().await;
+        assert!(is_presence(&told, "dave", false), "{told}");
+    }
+}
+
+#[tokio::test]
 async fn only_differences_are_told() {
     let nodes = Nodes::start().await;
     let _dave = member(&nodes.one, "dave").await;
