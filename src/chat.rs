@@ -8,10 +8,13 @@
 
 use std::{sync::Arc, time::Instant};
 
+use futures_util::future::BoxFuture;
+
 use crate::{
     degrade::{Degrade, Feature},
     metrics::Metrics,
-    model::{Budget, Command, ConversationId, EntrySeq, Identity, Reject, Reply, Seq, SinceSeq, UserId},
+    model::{Budget, Command, ConversationId, EntrySeq, Identity, PendingAck, Reject, Reply, Seq, SinceSeq, UserId},
+    outbox::Frame,
     store::{MessagesPage, Store, StoreError},
 };
 
@@ -72,7 +75,7 @@ mod typing;
 mod typists;
 mod user_upserts;
 
-pub use command::{Begun, Caller, CommandReply};
+pub use command::{AckPlace, Begun, Caller, CommandReply};
 pub use connection::Connection;
 pub use initial_state::InitialState;
 pub use parts::Parts;
@@ -249,6 +252,18 @@ impl Chat {
         };
         let begun = self.acks.order(&caller, begun);
         self.count(label, started, begun)
+    }
+
+    /// Sends an [ack whose socket did not listen](AckPlace::Alone), whose `frame` the caller makes, unless the socket has joined
+    /// the conversation since: then the returned answer has it once it has its place.
+    pub fn send_alone(
+        &self,
+        connection: &Arc<Connection>,
+        ack: Arc<PendingAck>,
+        answer: CommandReply,
+        frame: impl FnOnce(&Reply) -> Option<Frame>,
+    ) -> Option<BoxFuture<'static, Result<CommandReply, Reject>>> {
+        self.acks.send_alone(connection, ack, answer, frame)
     }
 
     /// Begins a command that a connection needs and its client did not ask for. It is not charged: what others do must

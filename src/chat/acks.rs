@@ -6,11 +6,11 @@
 
 use std::{sync::Arc, time::Duration};
 
-use futures_util::FutureExt;
+use futures_util::{FutureExt, future::BoxFuture};
 use tokio::time::{sleep, timeout};
 
 use super::{
-    command::{Begun, Caller, CommandReply},
+    command::{AckPlace, Begun, Caller, CommandReply},
     connection::Connection,
     hints::hint,
 };
@@ -19,6 +19,7 @@ use crate::{
     hub::Hub,
     metrics::Metrics,
     model::{ConversationId, PendingAck, Reject, Reply, Sent, TakenAck},
+    outbox::Frame,
 };
 
 /// Maximum time that an ack waits while its socket receives nothing of the conversation. After it the outcome counts as
@@ -61,8 +62,31 @@ impl Acks {
             self.metrics.acks_given_up.inc();
             return Err(Reject::Unknown);
         }
-        answer.acked = ack.take() != TakenAck::Now;
+        answer.ack = if ack.is_settled() { AckPlace::Taken } else { AckPlace::Alone(ack.clone()) };
         Ok(answer)
+    }
+
+    /// Sends the ack of a socket that does not listen to the conversation of its command. If the socket has joined it since, the
+    /// client has the answer of that join, and takes the ack for one in the order of the log: then it waits for its place, in
+    /// the returned answer.
+    pub(super) fn send_alone(
+        self: &Arc<Self>,
+        connection: &Arc<Connection>,
+        ack: Arc<PendingAck>,
+        answer: CommandReply,
+        frame: impl FnOnce(&Reply) -> Option<Frame>,
+    ) -> Option<BoxFuture<'static, Result<CommandReply, Reject>>> {
+        let Reply::Sent(sent) = &answer.reply else { return None };
+        let send = || if ack.take() == TakenAck::Now { frame(&answer.reply) } else { None };
+        let sent = match sent.log.conversation() {
+            Some(conversation) => connection.send_unless_joined(&conversation, send),
+            None => {
+                connection.outbox.send(send());
+                true
+            }
+        };
+        let (acks, connection) = (self.clone(), connection.clone());
+        (!sent).then(|| async move { acks.settle(&connection, &ack, answer).await }.boxed())
     }
 
     /// Waits until the ack may be sent. Returns false if the socket received nothing of the conversation for too long.

@@ -34,13 +34,25 @@ pub struct CommandReply {
     pub replays: Vec<Replay>,
     /// The entry of a repeated command, for a connection that has no other way to learn that it is stored.
     pub echo: Option<Arc<Entry>>,
-    /// True if the socket has the ack already: delivery put it into its place among the entries.
-    pub acked: bool,
+    /// The ack among the entries that the socket gets.
+    pub ack: AckPlace,
+}
+
+/// The place of an ack among the entries that its socket gets.
+#[derive(Debug)]
+pub enum AckPlace {
+    /// The answer is no ack, or its place does not matter.
+    Anywhere,
+    /// Delivery sent the ack in its place, or nobody sends one.
+    Taken,
+    /// The socket did not listen when the ack was ready. It must be sent before the answer of a later join, or wait for its place
+    /// if there was one: [`super::Chat::send_alone`].
+    Alone(Arc<PendingAck>),
 }
 
 impl From<Reply> for CommandReply {
     fn from(reply: Reply) -> Self {
-        Self { reply, replays: Vec::new(), echo: None, acked: false }
+        Self { reply, replays: Vec::new(), echo: None, ack: AckPlace::Anywhere }
     }
 }
 

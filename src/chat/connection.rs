@@ -10,7 +10,7 @@ use tokio::{sync::oneshot, time::Instant};
 use crate::{
     dialect::{AutoJoin, Dialect},
     model::{ConnectionId, ConversationId, Pair, Reject, Seq, Unread, UserId},
-    outbox::Outbox,
+    outbox::{Frame, Outbox},
 };
 
 mod former;
@@ -285,6 +285,22 @@ impl Connection {
         let shown = frame.is_some();
         self.outbox.send(frame);
         shown
+    }
+
+    /// Sends a frame before those of any later join of this conversation; false, and nothing is sent, if the connection listens
+    /// there.
+    pub(super) fn send_unless_joined(
+        &self,
+        conversation: &ConversationId,
+        frame: impl FnOnce() -> Option<Frame>,
+    ) -> bool {
+        let joined = self.lock();
+        let alone = !joined.current.contains_key(conversation);
+        if alone {
+            // Under the lock: a join that comes now is answered later.
+            self.outbox.send(frame());
+        }
+        alone
     }
 
     /// Records a join. Returns its number, and the progress of the earlier join of the same conversation, which this

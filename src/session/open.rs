@@ -47,7 +47,7 @@ pub(super) struct Open {
     /// The command that is beginning; the next one waits for it.
     beginning: Option<BoxFuture<'static, (RequestMeta, Begun)>>,
     /// Commands that wait for the store; their replies keep the order of arrival.
-    pending: Pending<Answered>,
+    pub(super) pending: Pending<Answered>,
     /// Answers that wait for room; the next command waits for them.
     pub(super) answers: Answers,
     /// Joins and leaves that the hub's signals require.

@@ -1,13 +1,16 @@
 //! Answers commands and refuses them. Answers wait for room in the outbox, and meanwhile no further command of the client
 //! begins.
 
+use std::sync::Arc;
+
+use futures_util::FutureExt;
 use tokio::time::{Instant, timeout_at};
 
 use super::open::Open;
 use crate::{
-    chat::{CommandReply, Replay},
+    chat::{AckPlace, CommandReply, Replay},
     dialect::RequestMeta,
-    model::{Event, Reject, Reply},
+    model::{Event, PendingAck, Reject, Reply},
     outbox::Frame,
     supervise::TaskName,
 };
@@ -21,15 +24,19 @@ fn is_in_order(reply: &Reply) -> bool {
 impl Open {
     /// Answers a command.
     pub(super) fn reply(&mut self, request: RequestMeta, answer: Result<CommandReply, Reject>) {
-        let CommandReply { reply, replays, echo, acked } = match answer {
-            Ok(answer) => answer,
+        let answer = match answer {
+            Ok(mut answer) => match std::mem::replace(&mut answer.ack, AckPlace::Taken) {
+                AckPlace::Alone(ack) => return self.send_alone(request, ack, answer),
+                ack => CommandReply { ack, ..answer },
+            },
             Err(reject) => return self.reject(request, reject),
         };
+        let CommandReply { reply, replays, echo, ack } = answer;
         self.roster.iter_mut().filter(|_| matches!(reply, Reply::Joined(..))).for_each(|roster| roster.outdate());
         let dialect = self.connection.dialect;
         if is_in_order(&reply) {
             let echo = echo.and_then(|entry| dialect.event(&Event::Entry { entry, origin: None }, None));
-            let answer = if acked { None } else { dialect.reply(request, &reply) };
+            let answer = if matches!(ack, AckPlace::Anywhere) { dialect.reply(request, &reply) } else { None };
             self.push_frames(answer.into_iter().chain(echo));
             return self.begin_replays(replays);
         }
@@ -41,6 +48,15 @@ impl Open {
             self.answers.push(dialect.reply(request.clone(), part), replays);
         }
         self.send_answers();
+    }
+
+    /// Sends an ack whose socket did not listen when it was ready.
+    fn send_alone(&mut self, request: RequestMeta, ack: Arc<PendingAck>, answer: CommandReply) {
+        let (connection, meta) = (self.connection.clone(), request.clone());
+        let frame = move |reply: &Reply| connection.dialect.reply(meta, reply);
+        if let Some(placed) = self.context.chat.send_alone(&self.connection, ack, answer, frame) {
+            self.pending.push(placed.map(move |answer| (request, answer)));
+        }
     }
 
     /// Refuses a command.
