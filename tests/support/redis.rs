@@ -155,7 +155,10 @@ impl RedisServer {
     /// Connects to it, to look at keys.
     pub async fn connection(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("the URL is well formed");
-        within("a connection to Redis", client.get_multiplexed_async_connection()).await.expect("Redis accepts")
+        // Without the short timeouts of the library: a busy machine answers late.
+        let patient = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        let connecting = client.get_multiplexed_async_connection_with_config(&patient);
+        within("a connection to Redis", connecting).await.expect("Redis accepts")
     }
 
     /// The lines of its log since its last start; none while it is killed.

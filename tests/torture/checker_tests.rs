@@ -187,8 +187,13 @@ fn only_the_sending_connection_gets_no_copy() {
     moved.close(ALICE).resume(ALICE, 2, Some(0), 0, false).breaks(&[Rule::DeliveredByOne]);
     let mut retried = Case::new();
     retried.invoke("a1").unknown("a1").invoke("a1").stored(1, "a1").duplicate(1, "a1").deliver(BOB, 1, "a1");
-    retried.breaks(&[Rule::DeliveredByOne]);
+    retried.is_well();
     retried.deliver(ALICE, 1, "a1").is_well();
+    // Only in its place does an ack stand for the copy.
+    let mut late = Case::new();
+    late.invoke("a1").unknown("a1").invoke("a1").stored(1, "a1").deliver(BOB, 1, "a1");
+    late.stored(2, "b1").deliver(BOB, 2, "b1").deliver(ALICE, 2, "b1").duplicate(1, "a1");
+    late.breaks(&[Rule::StoredOnce, Rule::DeliveredByOne]);
 }
 
 #[test]

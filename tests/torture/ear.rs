@@ -41,6 +41,8 @@ pub struct Ear {
     joins: BTreeMap<Name, Join>,
     /// The conversations of `joins` in the order of the requests.
     order: VecDeque<Name>,
+    /// Joins for which a refusal was taken that named none: it may have been that of another command.
+    doubtful: BTreeMap<Name, Join>,
     /// Heads at which the user was added to conversations that the socket will join by itself.
     added: BTreeMap<Name, Vec<i64>>,
     /// Conversations that the socket joined by itself after several additions, from the head of any of them.
@@ -63,6 +65,7 @@ impl Ear {
             progress: BTreeMap::new(),
             joins: BTreeMap::new(),
             order: VecDeque::new(),
+            doubtful: BTreeMap::new(),
             added: BTreeMap::new(),
             undecided: BTreeMap::new(),
             repeated: BTreeSet::new(),
@@ -83,6 +86,7 @@ impl Ear {
         self.shown.clear();
         self.joins.clear();
         self.order.clear();
+        self.doubtful.clear();
         self.added.clear();
         self.undecided.clear();
         self.record(What::Open { node, dialect: self.dialect, asked });
@@ -137,13 +141,20 @@ impl Ear {
     fn take(&mut self, heard: &Heard) {
         match heard {
             Heard::Joined { conversation, head, by_itself } => self.joined(conversation, *head, false, *by_itself),
-            // The store was set back while a join was under way, whose answer follows.
-            Heard::Resync { conversation, asked: false, .. } if self.awaits_join(conversation) => {}
+            // The socket listened already, because it joined by itself or before the store was set back. The answer of the join
+            // that is under way follows, maybe after entries.
+            Heard::Resync { conversation, head, asked: false } if self.awaits_join(conversation) => {
+                self.listens(conversation, None, *head, Some(*head), true, self.opened);
+            }
             Heard::Resync { conversation, head, .. } => self.joined(conversation, *head, true, false),
             Heard::JoinRefused { conversation, .. } => {
+                let named = conversation.is_some();
                 let refused = conversation.clone().or_else(|| self.order.front().cloned());
-                if let Some(refused) = refused {
-                    self.answered(&refused);
+                if let Some(refused) = refused
+                    && let Some(join) = self.answered(&refused)
+                    && !named
+                {
+                    self.doubtful.insert(refused, join);
                 }
             }
             Heard::Left { conversation } => {
@@ -181,7 +192,11 @@ impl Ear {
     }
 
     fn joined(&mut self, conversation: &Name, head: i64, resync: bool, by_itself: bool) {
-        let join = if by_itself { None } else { self.answered(conversation) };
+        let answered = |ear: &mut Self| {
+            let doubtful = ear.doubtful.remove(conversation);
+            ear.answered(conversation).or(doubtful)
+        };
+        let join = if by_itself { None } else { answered(self) };
         let (since, asked) = match join {
             Some(Join { since, asked }) => (since, asked),
             // It goes on where it is.

@@ -63,6 +63,7 @@ async fn everything_holds_under_torture() {
     let violations = checker::check(&evidence);
     if !violations.is_empty() {
         eprintln!("{}", report::failure(&run, &evidence, &violations, &cluster).await);
-        panic!("ENGINE={engine} TORTURE_SEED={seed}: {} violations", violations.len());
+        // A summary of a failed run shows this message alone.
+        panic!("ENGINE={engine} TORTURE_SEED={seed}: {}", report::summary(&violations));
     }
 }

@@ -96,6 +96,12 @@ pub fn violations(evidence: &Evidence, violations: &[Violation]) -> String {
     text
 }
 
+/// Returns the number of violations, and the first ones by their rules and words, in one line each.
+pub fn summary(violations: &[Violation]) -> String {
+    let lines = violations.iter().take(SHOWN).map(|violation| format!("\n{:?}: {}", violation.rule, violation.what));
+    format!("{} violations{}", violations.len(), lines.collect::<String>())
+}
+
 /// Returns the relevant lines and, around each, the faults and what the same client saw.
 fn excerpt(evidence: &Evidence, violation: &Violation) -> String {
     let mut shown = BTreeSet::new();

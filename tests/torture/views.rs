@@ -1,9 +1,13 @@
 //! Conversations read anew in the end, in every way that shows them from their first entry.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::BTreeMap,
+    net::SocketAddr,
+    time::{Duration, Instant},
+};
 
 use reqwest::Method;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use crate::{
     cluster::Cluster,
@@ -16,6 +20,8 @@ use crate::{
 
 /// Maximum time to read one conversation in one way.
 const READING: Duration = Duration::from_secs(20);
+/// Pause before a refused read is repeated.
+const AGAIN: Duration = Duration::from_millis(300);
 /// Conversations that are read: the longest ones and the newest ones.
 const LONGEST: usize = 8;
 const NEWEST: usize = 8;
@@ -59,38 +65,62 @@ async fn resume(cluster: &Cluster, node: usize, dialect: Dialect, (id, log): (&N
         texts: BTreeMap::new(),
     };
     let address = cluster.addresses[node];
-    let bound = (id.clone(), Some(0));
+    // A busy node may refuse, or answer late.
     let reading = async {
-        let url = wire::url(dialect, address, reader, Some(&bound));
-        let opened = Socket::open(address, &url, |frame| wire::is_greeting(dialect, frame)).await;
-        let Opened::Greeted { mut socket, .. } = opened else { return };
-        if !dialect.is_bound() && socket.send(&wire::join(dialect, id, Some(0))).await.is_err() {
-            return;
+        while !read_once(address, dialect, (id, last), reader, &mut view.texts).await {
+            sleep(AGAIN).await;
         }
-        while last > 0 && view.texts.last_key_value().is_none_or(|(seq, _)| *seq < last) {
-            let Ok(frame) = socket.next().await else { return };
-            for heard in frame.iter().flat_map(|frame| wire::read(dialect, Some(id), frame)) {
-                if let Heard::Entry { conversation, entry } = heard
-                    && conversation == *id
-                {
-                    view.texts.insert(entry.seq, entry.text);
-                }
-            }
-        }
-        socket.close(true).await;
     };
     let _late = timeout(READING, reading).await;
     view
+}
+
+/// Resumes once, and reads up to the seq `last`. False if it was refused before.
+async fn read_once(
+    address: SocketAddr,
+    dialect: Dialect,
+    (id, last): (&Name, i64),
+    reader: &Name,
+    texts: &mut BTreeMap<i64, u64>,
+) -> bool {
+    let url = wire::url(dialect, address, reader, Some(&(id.clone(), Some(0))));
+    let opened = Socket::open(address, &url, |frame| wire::is_greeting(dialect, frame)).await;
+    let Opened::Greeted { mut socket, .. } = opened else { return false };
+    if !dialect.is_bound() && socket.send(&wire::join(dialect, id, Some(0))).await.is_err() {
+        return false;
+    }
+    while last > 0 && texts.last_key_value().is_none_or(|(seq, _)| *seq < last) {
+        let Ok(frame) = socket.next().await else { return false };
+        for heard in frame.iter().flat_map(|frame| wire::read(dialect, Some(id), frame)) {
+            match heard {
+                Heard::Entry { conversation, entry } if conversation == *id => {
+                    texts.insert(entry.seq, entry.text);
+                }
+                Heard::JoinRefused { .. } => return false,
+                _ => {}
+            }
+        }
+    }
+    socket.close(true).await;
+    true
 }
 
 /// Reads all pages over REST.
 async fn history(cluster: &Cluster, node: usize, id: &Name, reader: &Name) -> View {
     let mut texts = BTreeMap::new();
     let rest = Rest::new(cluster.addresses.clone());
-    let mut before = String::new();
+    let (mut before, begun) = (String::new(), Instant::now());
     loop {
         let path = format!("/api/chat/conversations/{id}/messages?limit=100{before}");
-        let Outcome::Done { body, .. } = rest.call(node, reader, Method::GET, &path, None).await else { break };
+        let body = match rest.call(node, reader, Method::GET, &path, None).await {
+            Outcome::Done { body, .. } => body,
+            // A busy node may refuse, or answer late.
+            _ if begun.elapsed() < READING => {
+                sleep(AGAIN).await;
+                continue;
+            }
+            _ => break,
+        };
         let page = body["messages"].as_array().cloned().unwrap_or_default();
         for message in &page {
             let (seq, text) = (message["seq"].as_i64(), message["content"].as_str());

@@ -1,7 +1,7 @@
 //! The rules of delivery to sockets.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     time::Duration,
 };
 
@@ -26,8 +26,10 @@ pub(super) fn delivered_by_one(index: &Index<'_>) -> Vec<Violation> {
     let evidence = index.evidence;
     let mut positions = BTreeMap::<(Session, &Name), Position>::new();
     let mut found = Vec::new();
-    let skipped = |session, conversation: &Name, from: i64, to: i64| -> Vec<i64> {
-        (from + 1..to).filter(|seq| !index.may_lack(session, conversation, *seq)).collect()
+    let mut acked = HashSet::<(Session, &Name, i64)>::new();
+    let skipped = |acked: &HashSet<_>, session, conversation, from: i64, to: i64| -> Vec<i64> {
+        let has_ack = |seq| acked.contains(&(session, conversation, seq));
+        (from + 1..to).filter(|seq| !has_ack(*seq) && !index.may_lack(session, conversation, *seq)).collect()
     };
     // A promoted standby begins an epoch: clients that name a seq from before read anew.
     let mut promoted = false;
@@ -55,7 +57,7 @@ pub(super) fn delivered_by_one(index: &Index<'_>) -> Vec<Violation> {
                     continue;
                 };
                 positions.insert((session, conversation), Position { last: entry.seq, line, ..before });
-                let lacking = skipped(session, conversation, before.last, entry.seq);
+                let lacking = skipped(&acked, session, conversation, before.last, entry.seq);
                 if entry.seq <= before.last || !lacking.is_empty() {
                     let what = format!("{conversation}: {} after {}; lacks {lacking:?}", entry.seq, before.last);
                     found.push(violation(Rule::DeliveredByOne, what, [before.line, line]));
@@ -65,11 +67,13 @@ pub(super) fn delivered_by_one(index: &Index<'_>) -> Vec<Violation> {
             // The highest seq that a client has seen is its cursor, so no ack may overtake an entry.
             What::Ok { conversation, seq, .. } => {
                 let Some(before) = positions.get(&(session, conversation)) else { continue };
-                let lacking = skipped(session, conversation, before.last, *seq);
+                let lacking = skipped(&acked, session, conversation, before.last, *seq);
                 if !lacking.is_empty() {
                     let what = format!("{conversation}: the ack of {seq} after {}; lacks {lacking:?}", before.last);
                     found.push(violation(Rule::DeliveredByOne, what, [before.line, line]));
                 }
+                // In its place, it stands for the copy, also of an entry that an earlier try had stored.
+                acked.insert((session, conversation, *seq));
             }
             What::Left { conversation } => {
                 // A removal during a replay ends it at once, before the entry of the removal.
@@ -86,7 +90,7 @@ pub(super) fn delivered_by_one(index: &Index<'_>) -> Vec<Violation> {
     }
     for ((session, conversation), Position { last, line, end }) in positions {
         let head = evidence.store.get(conversation).map_or(0, |log| log.head);
-        let lacking = skipped(session, conversation, last, end.unwrap_or(head) + 1);
+        let lacking = skipped(&acked, session, conversation, last, end.unwrap_or(head) + 1);
         if !lacking.is_empty() {
             let what = format!("{conversation}: {session:?} never got {lacking:?}");
             found.push(violation(Rule::DeliveredByOne, what, [line]));
