@@ -170,6 +170,7 @@ impl Backplane {
             metrics: metrics.clone(),
             events: events.clone(),
             unwritten: Default::default(),
+            written: Default::default(),
         };
         let (l, m, ttl) = (link.clone(), metrics.clone(), settings.cache_ttl);
         let recent = Arc::new(recent::Recent::new(l, m, ttl, macs.clone(), refusals.clone()));

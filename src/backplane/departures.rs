@@ -2,7 +2,7 @@
 //! departure.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{HashMap, HashSet, VecDeque},
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -54,6 +54,10 @@ const ROUTE: &str = "departures";
 /// Maximum number of departures whose change of the views is repeated.
 const UNWRITTEN_MAX: usize = 10_000;
 
+/// Time for which a departure is remembered that was written to the views. A replica that becomes the primary may lack what was
+/// written in this time.
+const WRITTEN_FOR: Duration = Duration::from_secs(60);
+
 /// Departures that were announced to this node's listeners only, because Redis was down.
 type Unannounced = HashMap<UserId, Departure>;
 
@@ -91,6 +95,9 @@ pub(super) struct Departures {
     /// Departures that are announced, and whose change of the views Redis refused; at most [`UNWRITTEN_MAX`]. The scrub
     /// finds the others, but later.
     pub(super) unwritten: Mutex<Vec<Departure>>,
+    /// Departures that were written to the views in the last [`WRITTEN_FOR`]; at most [`UNWRITTEN_MAX`]. They are written again
+    /// when Redis may have lost that.
+    pub(super) written: Mutex<VecDeque<(Instant, Departure)>>,
 }
 
 impl Departures {
@@ -128,6 +135,7 @@ impl Departures {
         for (shard, era) in eras.up().filter(|(shard, era)| era.number == self.registry.written_era(*shard)) {
             if cleaned.get(&shard) != Some(&era.number) && self.remove_former(shard).await.is_ok() {
                 cleaned.insert(shard, era.number);
+                self.write_again(shard);
             }
         }
         let is_old = |shard: Shard| eras.of(shard).up && eras.of(shard).since.elapsed() >= lease.length();
@@ -229,6 +237,27 @@ impl Departures {
                 self.announce(departure).await;
             }
         }
+    }
+
+    /// Remembers departures that are written to the views.
+    fn remember_written(&self, departures: &[Departure]) {
+        let (now, mut written) = (Instant::now(), self.written.lock().unwrap_or_else(PoisonError::into_inner));
+        written.extend(departures.iter().map(|departure| (now, departure.clone())));
+        let surplus = written.len().saturating_sub(UNWRITTEN_MAX);
+        let old = written.partition_point(|(at, _)| now.saturating_duration_since(*at) > WRITTEN_FOR);
+        written.drain(..old.max(surplus));
+    }
+
+    /// Lets the next sweep write the latest departures of a shard to the views again: its new primary may lack them.
+    fn write_again(&self, shard: Shard) {
+        let keys = self.link.keys();
+        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_there = |departure: &Departure| keys.shard_of(&departure.user) == shard;
+        let again: Vec<_> = written.iter().map(|(_, one)| one).filter(|one| is_there(one)).cloned().collect();
+        written.retain(|(_, departure)| !is_there(departure));
+        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
+        let room = UNWRITTEN_MAX.saturating_sub(unwritten.len());
+        unwritten.extend(again.into_iter().take(room));
     }
 
     /// Changes the views again that Redis refused to change.
@@ -369,6 +398,8 @@ impl Departures {
             let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
             let room = UNWRITTEN_MAX.saturating_sub(unwritten.len());
             unwritten.extend(departures.iter().take(room).cloned());
+        } else {
+            self.remember_written(departures);
         }
         let (mut returned, mut index) = (Pipeline::new(), first_check..);
         let mut came_back = || index.next().is_some_and(|index| replies.take(index) == Ok(true));

@@ -108,6 +108,22 @@ async fn who_heard_of_a_leaving_hears_of_the_departure_too() {
     assert_eq!(redis.query::<Vec<String>>(&["KEYS", "ws:*dora*"]).await, Vec::<String>::new());
 }
 
+/// As after a failover to a replica that had the departure, but not yet its effect on the views.
+#[tokio::test]
+async fn a_departure_leaves_nothing_in_a_redis_that_lost_its_end() {
+    let redis = Server::start();
+    let mut one = Node::start("one", Some(&redis.url())).await;
+    let (a, _) = one.connect("erik").await;
+    one.backplane.unregister(a).await;
+    assert!(one.departure().await.offline);
+    redis.query::<()>(&["SET", "ws:user:erik", "{}"]).await;
+    redis.query::<()>(&["SADD", "ws:online_users", "erik"]).await;
+    redis.query::<()>(&["DEL", "ws:nodes"]).await;
+    let is_gone = async || redis.query::<Vec<String>>(&["KEYS", "ws:*erik*"]).await.is_empty();
+    one.until("erik's summary to be gone", is_gone).await;
+    assert_eq!(redis.query::<i64>(&["SISMEMBER", "ws:online_users", "erik"]).await, 0);
+}
+
 #[tokio::test]
 async fn caps_count_over_all_nodes() {
     let redis = Server::start();
