@@ -201,6 +201,13 @@ impl Watchdog {
         Ok(())
     }
 
+    /// Opens the link and begins the era, in this order: whoever hears of the era writes over the link at once, and a former primary
+    /// may still take what is meant for the new one.
+    fn enter(&self, connections: Vec<Connection>, begun: &[(Shard, Beginning)]) {
+        self.link.open(connections);
+        self.eras.send_modify(|eras| eras.begin(begun));
+    }
+
     /// Tells everybody which shards are up.
     pub(super) fn note_shards(&self) {
         let (up, now) = (self.link.up_shards().iter().fold(0, |mask, shard| mask | shard.bit()), self.clock.now());
@@ -231,8 +238,8 @@ impl Watchdog {
     async fn reconnect(&self) -> Result<Vec<Connection>, LinkError> {
         let mut connections = self.connect().await?;
         let first = connections.first_mut().ok_or(LinkError::Down)?;
-        self.new_era(first, &first.reached()).await?;
-        self.link.open(connections.clone());
+        let begun = self.acquire(first, &first.reached()).await?;
+        self.enter(connections.clone(), &begun);
         self.note_move();
         tracing::info!(incarnation = %self.lease.me(Shard::HOME), "registered anew over new connections to Redis");
         Ok(connections)
@@ -417,3 +424,6 @@ impl Watchdog {
         self.new_era(on, shards).await
     }
 }
+
+#[cfg(test)]
+mod tests;
