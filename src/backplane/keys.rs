@@ -245,7 +245,11 @@ impl Keys {
     pub(super) fn samples(&self, shard: Shard, id: &str) -> Vec<String> {
         let ShardKeys { online, nodes, connections, leaving } = self.of(shard);
         let shared = [online, nodes, connections, leaving];
-        let named = TYPED_READS.iter().map(|(family, _)| format!("{}{family}check:{id}", self.prefix));
+        let named = TYPED_READS.iter().map(|(family, _)| match self.layout {
+            Layout::Single => format!("{}{family}check:{id}", self.prefix),
+            // In the same shard: the master of another one may be away.
+            Layout::Cluster => format!("{}{family}check:{{{}}}:{id}", self.prefix, shard.tag()),
+        });
         shared.into_iter().cloned().chain(named).collect()
     }
 
@@ -324,6 +328,18 @@ mod tests {
 
     fn fixed(keys: &Keys) -> [&str; 4] {
         [keys.online(Shard::HOME), keys.nodes(Shard::HOME), keys.connections(), keys.leaving(Shard::HOME)]
+    }
+
+    #[test]
+    fn what_is_tried_on_one_master_leads_to_no_other_one() {
+        let keys = keys("staging", Layout::Cluster);
+        let channels = keys.channels_of(DeploymentTag::parse(TAG).unwrap());
+        for shard in Shard::all(Layout::Cluster) {
+            let tried = keys.samples(shard, "id").into_iter().chain(keys.checks(shard, "id"));
+            for key in tried.chain(channels.checks(shard, "id")) {
+                assert_eq!(slot(key.as_bytes()), slot(shard.tag().as_bytes()), "{key}");
+            }
+        }
     }
 
     proptest! {
