@@ -43,7 +43,7 @@ impl Watchdog {
         let mut connections: Vec<Connection> = connections.into_iter().map(Connection::watching).collect();
         let (mut ticks, mut changes) = (interval(PROBE_EVERY), cluster.changes());
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut renew_at, mut turn) = (Instant::now() + self.lease.interval(), 0_usize);
+        let (mut renew_at, mut turn, mut last_failure) = (Instant::now() + self.lease.interval(), 0_usize, None);
         let mut failing: HashMap<HostPort, Failing> = HashMap::new();
         let mut revived = Box::pin(self.link.revive());
         let (mut look, mut may_look) = (self.look_at_settings(connections[0].clone(), Instant::now()), true);
@@ -81,7 +81,7 @@ impl Watchdog {
             let started = Instant::now();
             let renews = asked || started >= renew_at;
             turn = turn.wrapping_add(1);
-            let (mut error, mut late) = (None, false);
+            let (mut error, mut late) = (last_failure.take(), false);
             for (master, shards, checked) in self.check_masters(cluster, &connections, turn, renews).await {
                 match self.judge(cluster, &mut connections[0], (&master, &shards), checked).await {
                     Ok(()) => {
@@ -102,9 +102,10 @@ impl Watchdog {
             self.note_shards();
             self.degrade.note_late_redis(late);
             if cluster.states().iter().all(|(_, up)| !up) {
-                let error = error.unwrap_or(LinkError::Down);
-                if self.is_over(&error) {
-                    return error;
+                // A round that finds all of them down asks none, so the reason of the round before stays.
+                let error = last_failure.insert(error.unwrap_or(LinkError::Down));
+                if self.is_over(error) {
+                    return error.clone();
                 }
                 continue;
             }
