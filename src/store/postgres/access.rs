@@ -1,11 +1,15 @@
 //! The way to the server: hosts, login and TLS. The login is read again from its file when the server refuses it, the
 //! certificates when their files change.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
 };
 
+use futures_util::{StreamExt, stream::FuturesUnordered};
 use tokio_postgres::{Client, Config, Connection, Socket, config::TargetSessionAttrs, tls::MakeTlsConnect};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -91,7 +95,11 @@ impl Access {
         let login = self.logins.current();
         match self.connect_with(&login).await {
             Err(error) if is_refused_login(&error) => match self.logins.after_refusal(&login) {
-                Some(other) => self.connect_with(&other).await,
+                Some(other) => match self.connect_with(&other).await {
+                    // The refusal of a former login would hide why the present one is refused.
+                    Err(_) if !Arc::ptr_eq(&other, &self.logins.current()) => Err(error),
+                    tried => tried,
+                },
                 None => Err(error),
             },
             tried => tried,
@@ -110,7 +118,7 @@ impl Access {
     }
 
     /// Connects to the first of the hosts that lets this user in and is as the URL demands. A host that accepts and then says
-    /// nothing, because it is frozen, has its share of the time and no more.
+    /// nothing, because it is frozen or busy, delays the others by its share of the time and no more, and may still answer.
     async fn connect_with(&self, login: &Arc<Login>) -> Result<Connected, tokio_postgres::Error> {
         let (count, each) = (self.hosts.len(), settings::host_timeout(self.hosts.len()));
         if count < 2 {
@@ -119,23 +127,31 @@ impl Access {
         // Only one host takes writes, so the order is of no importance then.
         let writable = self.all.get_target_session_attrs() == TargetSessionAttrs::ReadWrite;
         let first = if writable { self.last_used.load(Ordering::Acquire) } else { 0 };
-        let mut refused = None;
-        for at in (0..count).map(|place| (first + place) % count) {
-            let host = login.in_config(&self.hosts[at].1);
-            match tokio::time::timeout(each, host.connect(self.tls())).await {
-                Ok(Ok(connected)) => {
+        let mut others = (0..count).map(|place| (first + place) % count);
+        let (mut asked, mut refused) = (FuturesUnordered::new(), None::<tokio_postgres::Error>);
+        loop {
+            if let Some(at) = others.next() {
+                let (host, tls) = (login.in_config(&self.hosts[at].1), self.tls());
+                asked.push(async move { (at, host.connect(tls).await) });
+            }
+            let is_last = others.len() == 0;
+            // A refused login is more telling than a host that is slow or away.
+            let is_settled = refused.as_ref().is_some_and(is_refused_login);
+            let patience = if is_last && !is_settled { Duration::MAX } else { each };
+            match tokio::time::timeout(patience, asked.next()).await {
+                Ok(Some((at, Ok(connected)))) => {
                     self.last_used.store(at, Ordering::Release);
                     return Ok(connected);
                 }
-                // A refused login is more telling than a host that is away.
-                Ok(Err(error)) if refused.as_ref().is_some_and(is_refused_login) && !is_refused_login(&error) => {}
-                Ok(Err(error)) => refused = Some(error),
-                Err(_silent) => {}
+                Ok(Some((_, Err(error)))) if is_settled && !is_refused_login(&error) => {}
+                Ok(Some((_, Err(error)))) => refused = Some(error),
+                Ok(None) | Err(_) if is_last => break,
+                Ok(None) | Err(_) => {}
             }
         }
         match refused {
             Some(error) => Err(error),
-            // All are silent. The caller's time ends this, unless one of them answers late.
+            // Not reached: the loop ends after a refusal.
             None => login.in_config(&self.all).connect(self.tls()).await,
         }
     }

@@ -157,7 +157,7 @@ async fn explain_each_host(sessions: &Sessions, found: Finding) -> Finding {
     let asked = hosts.into_iter().map(async |(name, host)| {
         let why = match timeout(QUERY_TIMEOUT, host.connect(sessions.tls())).await {
             Ok(Ok(_connected)) => return format!("{name}: answers now"),
-            Ok(Err(error)) => describe(&error),
+            Ok(Err(error)) => sessions.access.explain(&error).finding().detail,
             Err(_) => format!("no answer within {} s", QUERY_TIMEOUT.as_secs()),
         };
         format!("{name}: {why}")

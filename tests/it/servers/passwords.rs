@@ -42,6 +42,14 @@ async fn a_new_password_of_postgresql_is_used_without_a_restart() {
         node.logged("holds a new login").await;
     }
     talk.say(3).await;
+    // The password before is tried too, and its refusal does not hide the reason.
+    admin.batch_execute("ALTER ROLE node NOLOGIN").await.unwrap();
+    end_sessions(&postgres).await;
+    for node in [&one, &two] {
+        faulty_with(node, "store-denies-access", &["28000", "not permitted to log in"]).await;
+    }
+    admin.batch_execute("ALTER ROLE node LOGIN").await.unwrap();
+    talk.say(3).await;
     talk.all_is_heard().await;
     for node in [&one, &two] {
         assert_eq!(node.terminate().await, 0);
