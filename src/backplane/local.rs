@@ -58,7 +58,7 @@ struct LocalUser {
     )]
     rooms: Option<Box<HashMap<ConversationId, Room>>>,
     /// The conversations that were left while the user stayed online, the newest [`LEFT_MAX`].
-    left: Option<Box<VecDeque<ConversationId>>>,
+    left: Box<[ConversationId]>,
     /// End of the grace after the last connection ended; set while there is no connection.
     due: Option<Instant>,
     /// Value of [`State::version`] at this user's last change.
@@ -125,7 +125,7 @@ impl Local {
             name: new.name.clone(),
             connections: Vec::with_capacity(1),
             rooms: None,
-            left: None,
+            left: Box::default(),
             due: None,
             version: 0,
         });
@@ -230,7 +230,7 @@ impl Local {
             let name = person.name.clone();
             let left_before = if offline {
                 let gone = state.users.remove(&user);
-                gone.and_then(|person| person.left).map_or_else(Vec::new, |left| (*left).into())
+                gone.map_or_else(Vec::new, |person| person.left.into_vec())
             } else {
                 person.remember_left(&left);
                 Vec::new()
@@ -369,10 +369,10 @@ impl LocalUser {
         if left.is_empty() {
             return;
         }
-        let all = self.left.get_or_insert_default();
-        all.retain(|known| !left.contains(known));
-        all.extend(left.iter().cloned());
+        let before = self.left.iter().filter(|known| !left.contains(known));
+        let mut all: Vec<_> = before.chain(left).cloned().collect();
         all.drain(..all.len().saturating_sub(LEFT_MAX));
+        self.left = all.into();
     }
 
     fn remove_listener(&mut self, conversation: &ConversationId, connection: ConnectionId, due: Instant) -> bool {
