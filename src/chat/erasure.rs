@@ -25,7 +25,7 @@ use crate::{
 
 /// Time for which a node has the job without renewing it. A step takes a few seconds at most.
 const HOLD: Duration = Duration::from_secs(60);
-/// The row is renewed before a step if it is older than this.
+/// The row is renewed before a step, or an append, if it is older than this.
 const RENEW_AFTER: Duration = Duration::from_secs(10);
 /// Time between two looks for requests. A request at this node is noticed at once.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
@@ -35,6 +35,10 @@ const LOGS: u32 = 1_000;
 const ROWS: u32 = 200;
 /// Minimum pause between two steps. It is at least as long as the step took.
 const PAUSE: Duration = Duration::from_millis(25);
+/// Time from a request until every node has ended the user's sockets and what they had begun: a node learns of the revocation with
+/// its check of the store, and an append whose answer was lost is tried again for 10 s, with 5 s for the last answer. An erasure ends
+/// with a look at all logs that begins later.
+const SETTLED_AFTER: Duration = Duration::from_secs(20);
 /// Pause after a failure, while the store is down, and while another node does the work.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -68,6 +72,8 @@ pub(super) struct Eraser {
 struct Work<'a> {
     eraser: &'a Eraser,
     erasure: Erasure,
+    /// Time at which everything that was begun before the request has ended.
+    settled: Instant,
     renewed: Instant,
     stepped: Instant,
 }
@@ -100,10 +106,12 @@ impl Eraser {
         };
         self.metrics.erasures_pending.set(1);
         let now = Instant::now();
-        if !self.store.take_job(Job::Erasures, &self.process, HOLD, Duration::ZERO).await?.held {
+        let turn = self.store.take_job(Job::Erasures, &self.process, HOLD, Duration::ZERO).await?;
+        if !turn.held {
             return Ok(RETRY);
         }
-        let mut work = Work { eraser: self, erasure, renewed: now, stepped: now };
+        let settled = now + SETTLED_AFTER.saturating_sub(turn.at.since(erasure.requested_at));
+        let mut work = Work { eraser: self, erasure, settled, renewed: now, stepped: now };
         work.erase().await?;
         self.store.finish_job(Job::Erasures, &self.process).await?;
         Ok(Duration::ZERO)
@@ -113,10 +121,19 @@ impl Eraser {
 impl Work<'_> {
     async fn erase(&mut self) -> Result<(), Stopped> {
         let user = self.erasure.user.clone();
-        if self.erasure.position.is_none() {
-            self.end_memberships(&user).await?;
+        loop {
+            // A look that another process began may have begun too early.
+            let is_last = self.erasure.position.is_none() && self.settled <= Instant::now();
+            if self.erasure.position.is_none() {
+                self.end_memberships(&user).await?;
+            }
+            self.erase_entries(&user).await?;
+            if is_last {
+                break;
+            }
+            self.settle().await?;
+            self.erasure.position = None;
         }
-        self.erase_entries(&user).await?;
         let inbox = LogId::inbox(&user);
         let until = Timestamp::from_micros(i64::MAX / 2);
         let all = [AgedLog { log: inbox, before: until, oldest: until }];
@@ -181,6 +198,7 @@ impl Work<'_> {
             let mut seqs: Vec<Seq> = Vec::with_capacity(page.len());
             for (_, Entry { seq, body, .. }) in &page {
                 seqs.push(*seq);
+                self.renew().await?;
                 let appended = match body {
                     Body::Message { deleted: false, .. } if log.conversation().is_some() => {
                         self.append(log, Body::Deleted { target: *seq }, None).await?
@@ -226,6 +244,20 @@ impl Work<'_> {
         }
     }
 
+    /// Waits until everything has ended that was begun before the request.
+    async fn settle(&mut self) -> Result<(), Stopped> {
+        loop {
+            let left = self.settled.saturating_duration_since(Instant::now());
+            sleep(left.min(RENEW_AFTER)).await;
+            // The pause is as long as the step took, and this wait was none.
+            self.stepped = Instant::now();
+            self.pause().await?;
+            if self.settled <= Instant::now() {
+                return Ok(());
+            }
+        }
+    }
+
     /// Pauses after a step, and renews the row of the job if it is time to.
     async fn pause(&mut self) -> Result<(), Stopped> {
         checkpoint(TaskName::Erasures, || "");
@@ -233,6 +265,13 @@ impl Work<'_> {
         if self.eraser.degrade.state(Part::Store).link != LinkState::Up {
             return Err(StoreError::Unavailable("the store is down".into()).into());
         }
+        self.renew().await?;
+        self.stepped = Instant::now();
+        Ok(())
+    }
+
+    /// Renews the row of the job if it is time to.
+    async fn renew(&mut self) -> Result<(), Stopped> {
         if self.renewed.elapsed() > RENEW_AFTER {
             self.renewed = Instant::now();
             let turn = self.eraser.store.take_job(Job::Erasures, &self.eraser.process, HOLD, Duration::ZERO).await?;
@@ -240,7 +279,6 @@ impl Work<'_> {
                 return Err(Stopped::Taken);
             }
         }
-        self.stepped = Instant::now();
         Ok(())
     }
 }

@@ -24,6 +24,7 @@ pub(super) const POSTGRES: &[Embedded] = embedded!(
     "V11__notification_posts", "V12__unread", "V13__data", "V14__restrictions",
     "V15__emoji_without_selectors", "V16__search_tokens", "V17__revocations_by_their_time", "V18__watches",
     "V19__deployment", "V20__planned_once", "V21__timeline", "V22__lost_rows", "V23__retention", "V24__erasures",
+    "V25__edits_by_message",
 );
 
 /// The migrations of SQLite.
@@ -32,6 +33,7 @@ pub(super) const SQLITE: &[Embedded] = embedded!(
     "V6__search_index", "V8__blocks_and_former_members", "V9__fingerprints", "V10__node_keys",
     "V11__notification_posts", "V12__unread", "V13__data", "V14__restrictions",
     "V15__emoji_without_selectors", "V16__search_tokens", "V18__watches", "V19__deployment", "V23__retention", "V24__erasures",
+    "V25__edits_by_message",
 );
 
 /// The remedy if migrations are pending, and their URL leads to a pooler that lends connections by the transaction.

@@ -1,6 +1,6 @@
 //! The table columns of an entry, which are the same in both backends.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Appended, NewEntry,
@@ -167,6 +167,10 @@ pub(super) use notification_columns;
 
 /// The emoji that an erased user's reactions get in the log.
 pub(super) const AUTHORED_EMOJI: &str = "\u{25cc}";
+
+/// Time after the request of an erasure in which no last time online is stored for the user: a departure is noticed late if a node
+/// died or Redis was away, and would tell of the time before.
+pub(super) const LATE_DEPARTURE: Duration = Duration::from_secs(3_600);
 
 /// The columns of a membership `m` in the conversation `c`, as the backends read them.
 macro_rules! membership_columns {

@@ -10,6 +10,8 @@ use crate::support::{
     Client, Node, NodeBuilder, Postgres, RedisServer, connect_to_postgres, eventually, token, token_with,
 };
 
+mod late;
+
 const CONVERSATIONS: &str = "/api/chat/conversations";
 
 /// The lines of an export.

@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 
 use crate::support::{Client, Node, NodeBuilder, Postgres, RedisServer, connect_to_postgres, eventually, token};
 
+mod dialects;
+
 /// Two nodes that keep entries for a week, with their servers.
 struct Stage {
     redis: RedisServer,

@@ -2,6 +2,7 @@
 
 mod data;
 mod deployment;
+mod erasures;
 mod migrations;
 mod notifications;
 mod pages;
@@ -27,6 +28,7 @@ use data::{
     a_deletion_removes_all_data, an_edit_keeps_removes_or_replaces_data, data_is_stored_as_sent_and_not_searched,
 };
 use deployment::the_deployment_keeps_its_id;
+use erasures::a_departure_from_before_an_erasure_tells_nothing;
 use futures_util::future::join_all;
 pub(crate) use migrations::up_to;
 use notifications::{
@@ -209,6 +211,7 @@ contract! {
     notifications_about_removed_messages_go_with_them
     aged_logs_are_found_by_the_rule_of_each
     one_process_has_a_job_at_a_time
+    a_departure_from_before_an_erasure_tells_nothing
 }
 
 /// Part of a list.

@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use tokio_postgres::types::ToSql;
 
 use super::{
-    super::{Operation, StoreError, Users},
+    super::{Operation, StoreError, Users, row::LATE_DEPARTURE},
     Postgres,
     rows::{system_time, time, user},
 };
@@ -32,8 +32,11 @@ impl Users for Postgres {
 
     async fn seen(&self, users: &[UserId], at: Timestamp) -> Result<(), StoreError> {
         let users: Vec<&str> = users.iter().map(UserId::as_str).collect();
-        let sql = "UPDATE users SET last_seen = greatest(last_seen, $2) WHERE id = ANY ($1) AND status <> $3";
-        let parameters: [&(dyn ToSql + Sync); 3] = [&users, &system_time(at), &Status::Invisible.code()];
+        let sql = "UPDATE users u SET last_seen = greatest(last_seen, $2) WHERE id = ANY ($1) AND status <> $3 \
+             AND NOT EXISTS (SELECT FROM erasures e \
+                 WHERE e.user_id = u.id AND e.requested_at > clock_timestamp() - make_interval(secs => $4))";
+        let parameters: [&(dyn ToSql + Sync); 4] =
+            [&users, &system_time(at), &Status::Invisible.code(), &LATE_DEPARTURE.as_secs_f64()];
         self.query(Operation::Write, sql, &parameters).await.map(drop)
     }
 

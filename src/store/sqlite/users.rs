@@ -6,8 +6,9 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row};
 
 use super::{
-    super::{Operation, StoreError, Users},
-    Sqlite,
+    super::{Operation, StoreError, Users, row::LATE_DEPARTURE},
+    Sqlite, now,
+    rows::micros,
 };
 use crate::model::{Status, Timestamp, UserId};
 
@@ -34,9 +35,10 @@ impl Users for Sqlite {
     async fn seen(&self, users: &[UserId], at: Timestamp) -> Result<(), StoreError> {
         let users = users.to_vec();
         self.write(Operation::Write, move |db| {
-            let sql = "UPDATE users SET last_seen = max(coalesce(last_seen, 0), ?2) WHERE id = ?1 AND status <> ?3";
-            let hidden = Status::Invisible.code();
-            users.iter().try_for_each(|user| db.execute(sql, (user.as_str(), at.micros(), hidden)).map(drop))
+            let sql = "UPDATE users SET last_seen = max(coalesce(last_seen, 0), ?2) WHERE id = ?1 AND status <> ?3 \
+                 AND NOT EXISTS (SELECT 1 FROM erasures e WHERE e.user_id = users.id AND e.requested_at > ?4)";
+            let (hidden, lately) = (Status::Invisible.code(), now().saturating_sub(micros(LATE_DEPARTURE)));
+            users.iter().try_for_each(|user| db.execute(sql, (user.as_str(), at.micros(), hidden, lately)).map(drop))
         })
         .await
     }

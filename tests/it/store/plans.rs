@@ -274,3 +274,34 @@ async fn a_plan_is_made_once_and_right_for_tables_of_any_size() {
     let again = planned_again(&database).await;
     assert!(again.is_empty(), "planned again and again:\n{}", again.join("\n"));
 }
+
+/// A deletion finds the edits of its message, however long the log is.
+#[tokio::test]
+async fn a_deletion_reads_little_of_a_long_log() {
+    const LONG: i32 = 20_000;
+    const DELETED: i64 = 40;
+    let url = Server::shared().await.database().await;
+    let store: Arc<dyn Store> = Arc::new(super::postgres(&url).await);
+    let database = connect_to_postgres(&url).await;
+    fill(&database, 0..2, 0..10, LONG).await;
+    database.batch_execute("ANALYZE").await.unwrap();
+    let by =
+        |sender: &str, name: &str, authority, body| NewEntry { authority, ..new(&room("room-1"), sender, name, body) };
+    for seq in 1..9 {
+        let edit = Body::edited(seq, "edited");
+        append(&store, by(&format!("user-{seq}"), "edit", Authority::System, edit)).await.unwrap();
+    }
+    let before = rows_read(&database).await;
+    for seq in 1..=DELETED {
+        let deletion = Body::Deleted { target: seq };
+        append(&store, by("admin", &format!("d{seq}"), Authority::Admin, deletion)).await.unwrap();
+    }
+    let edits = store.entries(&LogId::parse("room-1").unwrap(), i64::from(LONG), 8).await.unwrap();
+    assert!(!format!("{edits:?}").contains("edited\""), "the texts of edits are gone: {edits:?}");
+    drop(store);
+    alone(&database).await;
+    for (what, count) in rows_read(&database).await {
+        let read = count - before.get(&what).copied().unwrap_or(0);
+        assert!(read < i64::from(LONG), "{DELETED} deletions read {read} rows: {what}");
+    }
+}
