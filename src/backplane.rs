@@ -7,7 +7,7 @@
 //! Read in this order: `types` (inputs and outputs), `shards`, `keys` and `channels` (every name), `target` (where the server is;
 //! `connector`, `route`, `sentinels`, `sentinel`, `belief` and `cluster` serve it), `connection` and `link` (calls), `lease`, `incarnation`, `era`
 //! and `watchdog` (whether Redis is up, and this node's identity in it), `sharing` and `takeover` (other deployments), `local`, `line` and `registry` (connections),
-//! `departures`, `reaping`, `scrub`, `presence_query`, `node_query` with `known_nodes` and `tracking`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
+//! `departures`, `reaping`, `view_repeats`, `scrub`, `presence_query`, `node_query` with `known_nodes` and `tracking`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
 //! `incoming` (the bus), `hints`, `recent`, `limit`.
 
 use std::{sync::Arc, time::Duration};
@@ -95,6 +95,7 @@ mod target;
 mod topics;
 mod tracking;
 mod types;
+mod view_repeats;
 mod watchdog;
 mod watchdog_masters;
 mod wire;
@@ -150,16 +151,16 @@ impl Backplane {
         let link = Arc::new(link::Link::of(settings.redis.as_ref(), ops::Ops::new(&metrics), degrade.clone())?);
         let lease = Arc::new(lease::Lease::new(settings.node.clone(), settings.lease, clock.clone()));
         let process = wire::Process::new(&settings.node);
-        let caps = local::Caps { connections: settings.connections_per_user, sockets: settings.sockets_per_user };
         let grace = settings.presence_grace;
+        let caps = local::Caps { connections: settings.connections_per_user, sockets: settings.sockets_per_user };
         let local = Arc::new(local::Local::new(caps, grace));
         let macs = Arc::<mac::Macs>::default();
         let refusals = Arc::new(refusals::Refusals::new(metrics.clone()));
         let names =
             Arc::new(names::Names { keys: link.keys().clone(), macs: macs.clone(), refusals: refusals.clone() });
-        let (l, c, m) = (local.clone(), clock.clone(), metrics.clone());
-        let registry =
-            Arc::new(registry::Registry::new(link.clone(), lease.clone(), l, names.clone(), (caps, grace), (c, m)));
+        let (n, l, c, m) = (names.clone(), local.clone(), clock.clone(), metrics.clone());
+        let registry = registry::Registry::new(link.clone(), lease.clone(), l, n, (caps, grace), (c, m));
+        let registry = Arc::new(registry);
         let departures = departures::Departures {
             link: link.clone(),
             lease: lease.clone(),
@@ -169,14 +170,12 @@ impl Backplane {
             degrade: degrade.clone(),
             metrics: metrics.clone(),
             events: events.clone(),
-            unwritten: Default::default(),
-            written: Default::default(),
+            repeats: Default::default(),
         };
         let (l, m, ttl) = (link.clone(), metrics.clone(), settings.cache_ttl);
-        let recent = Arc::new(recent::Recent::new(l, m, ttl, macs.clone(), refusals.clone()));
-        let (l, m, p) = (link.clone(), metrics.clone(), process.clone());
-        let (publisher, publish_task) =
-            publisher::Publisher::new(l, m, recent.clone(), p, macs.clone(), degrade.clone());
+        let recent = Arc::new(recent::Recent::new(l.clone(), m.clone(), ttl, macs.clone(), refusals.clone()));
+        let (p, r) = (process.clone(), recent.clone());
+        let (publisher, publish_task) = publisher::Publisher::new(l, m, r, p, macs.clone(), degrade.clone());
         let incoming = incoming::Incoming {
             node: process.node().clone(),
             macs: macs.clone(),

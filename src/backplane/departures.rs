@@ -2,8 +2,8 @@
 //! departure.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    sync::{Arc, Mutex, PoisonError},
+    collections::{HashMap, HashSet},
+    sync::Arc,
     time::Duration,
 };
 
@@ -31,6 +31,7 @@ use super::{
     scrub::Scrub,
     shards::Shard,
     types::{BackplaneEvent, Departure},
+    view_repeats::ViewRepeats,
 };
 use crate::{
     degrade::{Degrade, Feature, Mode},
@@ -51,12 +52,6 @@ const UNANNOUNCED_MAX: usize = 100_000;
 
 /// One route for all calls of sweeps, so that they reach Redis in the order in which they were made.
 const ROUTE: &str = "departures";
-/// Maximum number of departures whose change of the views is repeated.
-const UNWRITTEN_MAX: usize = 10_000;
-
-/// Time for which a departure is remembered that was written to the views. A replica that becomes the primary may lack what was
-/// written in this time.
-const WRITTEN_FOR: Duration = Duration::from_secs(60);
 
 /// Departures that were announced to this node's listeners only, because Redis was down.
 type Unannounced = HashMap<UserId, Departure>;
@@ -92,12 +87,8 @@ pub(super) struct Departures {
     pub(super) degrade: Arc<Degrade>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) events: mpsc::Sender<BackplaneEvent>,
-    /// Departures that are announced, and whose change of the views Redis refused; at most [`UNWRITTEN_MAX`]. The scrub
-    /// finds the others, but later.
-    pub(super) unwritten: Mutex<Vec<Departure>>,
-    /// Departures that were written to the views in the last [`WRITTEN_FOR`]; at most [`UNWRITTEN_MAX`]. They are written again
-    /// when Redis may have lost that.
-    pub(super) written: Mutex<VecDeque<(Instant, Departure)>>,
+    /// Announced departures whose change of the views is made again.
+    pub(super) repeats: ViewRepeats,
 }
 
 impl Departures {
@@ -135,7 +126,8 @@ impl Departures {
         for (shard, era) in eras.up().filter(|(shard, era)| era.number == self.registry.written_era(*shard)) {
             if cleaned.get(&shard) != Some(&era.number) && self.remove_former(shard).await.is_ok() {
                 cleaned.insert(shard, era.number);
-                self.write_again(shard);
+                // Its primary may be a replica that lacks the latest ones.
+                self.repeats.repeat(|user| keys.shard_of(user) == shard);
             }
         }
         let is_old = |shard: Shard| eras.of(shard).up && eras.of(shard).since.elapsed() >= lease.length();
@@ -239,36 +231,15 @@ impl Departures {
         }
     }
 
-    /// Remembers departures that are written to the views.
-    fn remember_written(&self, departures: &[Departure]) {
-        let (now, mut written) = (Instant::now(), self.written.lock().unwrap_or_else(PoisonError::into_inner));
-        written.extend(departures.iter().map(|departure| (now, departure.clone())));
-        let surplus = written.len().saturating_sub(UNWRITTEN_MAX);
-        let old = written.partition_point(|(at, _)| now.saturating_duration_since(*at) > WRITTEN_FOR);
-        written.drain(..old.max(surplus));
-    }
-
-    /// Lets the next sweep write the latest departures of a shard to the views again: its new primary may lack them.
-    fn write_again(&self, shard: Shard) {
-        let keys = self.link.keys();
-        let mut written = self.written.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_there = |departure: &Departure| keys.shard_of(&departure.user) == shard;
-        let again: Vec<_> = written.iter().map(|(_, one)| one).filter(|one| is_there(one)).cloned().collect();
-        written.retain(|(_, departure)| !is_there(departure));
-        let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
-        let room = UNWRITTEN_MAX.saturating_sub(unwritten.len());
-        unwritten.extend(again.into_iter().take(room));
-    }
-
     /// Changes the views again that Redis refused to change.
     async fn update_unwritten(&self) -> Result<(), LinkError> {
-        let mut unwritten = std::mem::take(&mut *self.unwritten.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut unwritten = self.repeats.take();
         while !unwritten.is_empty() {
             let mut some = unwritten.split_off(unwritten.len().saturating_sub(BATCH));
             let updated = self.update_views(&mut some.clone()).await;
             if updated.is_err() {
                 unwritten.append(&mut some);
-                self.unwritten.lock().unwrap_or_else(PoisonError::into_inner).append(&mut unwritten);
+                self.repeats.add(unwritten);
                 return updated;
             }
         }
@@ -394,12 +365,10 @@ impl Departures {
         }
         // A user who comes back is written to the entry first, and then to the views.
         let mut replies = self.link.run_in_order(Op::Sweep, ROUTE, &pipeline, first_check).await?;
-        if !replies.are_whole() {
-            let mut unwritten = self.unwritten.lock().unwrap_or_else(PoisonError::into_inner);
-            let room = UNWRITTEN_MAX.saturating_sub(unwritten.len());
-            unwritten.extend(departures.iter().take(room).cloned());
+        if replies.are_whole() {
+            self.repeats.remember(departures);
         } else {
-            self.remember_written(departures);
+            self.repeats.add(departures.iter().cloned());
         }
         let (mut returned, mut index) = (Pipeline::new(), first_check..);
         let mut came_back = || index.next().is_some_and(|index| replies.take(index) == Ok(true));

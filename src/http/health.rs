@@ -14,7 +14,7 @@ use super::{
     service::{HttpService, Kind, Peer},
 };
 use crate::{
-    backplane::{ClusterStatus, RedisStatus},
+    backplane::RedisStatus,
     broker::Broker,
     config::HealthDetails,
     degrade::{Degrade, Feature, Finding, LinkState, Part, Reason, Verdict},
@@ -274,11 +274,11 @@ impl RedisPlace {
         let RedisStatus { primary, since, changes, sentinels, cluster } = status;
         let sentinels = sentinels.map(|(answering, listed)| SentinelCount { answering, listed });
         // The same source as that of the reasons.
-        let down = |of: &ClusterStatus| match degrade.state(Part::Redis).link {
+        let down = |seen: usize| match degrade.state(Part::Redis).link {
             LinkState::Up => degrade.shards_down(),
-            _ => of.shards_down,
+            _ => seen,
         };
-        let shards = cluster.as_ref().map(|of| ShardCount { total: of.shards, down: down(of) });
+        let shards = cluster.as_ref().map(|of| ShardCount { total: of.shards, down: down(of.shards_down) });
         let masters =
             cluster.map(|of| of.masters.into_iter().map(|(address, up)| RedisMaster { address, up }).collect());
         Self { primary, since: since.map(|since| time_of(since, now)), changes, sentinels, masters, shards }
