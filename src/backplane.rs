@@ -7,7 +7,7 @@
 //! Read in this order: `types` (inputs and outputs), `shards`, `keys` and `channels` (every name), `target` (where the server is;
 //! `connector`, `route`, `sentinels`, `sentinel`, `belief` and `cluster` serve it), `connection` and `link` (calls), `lease`, `incarnation`, `era`
 //! and `watchdog` (whether Redis is up, and this node's identity in it), `sharing` and `takeover` (other deployments), `local`, `line` and `registry` (connections),
-//! `departures`, `reaping`, `scrub`, `presence_query`, `node_query` with `known_nodes` and `tracking`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
+//! `departures`, `reaping`, `scrub`, `nodes`, `presence_query`, `node_query` with `known_nodes` and `tracking`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
 //! `incoming` (the bus), `hints`, `recent`, `limit`.
 
 use std::{sync::Arc, time::Duration};
@@ -63,6 +63,7 @@ mod needs;
 mod neighbours;
 mod node_counts;
 mod node_query;
+mod nodes;
 mod ops;
 mod plain_text;
 mod presence_query;
@@ -102,6 +103,7 @@ mod wire;
 pub use diagnose::diagnose;
 pub use form::check_form;
 pub use mac::{Kind as SignedKind, Macs};
+pub use nodes::Gathering;
 pub use refusals::RefusedPlace;
 pub use settings::Settings;
 pub use types::{
@@ -416,17 +418,6 @@ impl Backplane {
     /// Conversations that a user listens to, over all nodes. Presence of the user is announced in them.
     pub async fn joined(&self, user: &UserId) -> Vec<ConversationId> {
         self.presence.joined(user).await
-    }
-
-    /// The nodes with a lease in Redis; empty while Redis is off or down.
-    pub async fn nodes(&self) -> Vec<NodeInfo> {
-        self.presence.nodes().await.unwrap_or_default()
-    }
-
-    /// Number of connections on all other nodes, as of this node's last renewal of its lease, which may be long ago
-    /// while Redis is down. Read from memory.
-    pub fn connections_elsewhere(&self) -> u64 {
-        self.lease.connections_elsewhere()
     }
 
     /// Number of users online on this node. Read from memory.

@@ -26,7 +26,10 @@ pub use fingerprint::StoredCommand;
 pub use message_pages::{MessagesPage, ReadMessages};
 pub(crate) use operation::Operation;
 pub use pools::Pool;
-pub use postgres::{Postgres, diagnose::diagnose};
+pub use postgres::{
+    Postgres,
+    diagnose::{diagnose, living},
+};
 pub use retention::{AgedLog, AgedPage, Job, JobTurn, RemovedEntries};
 pub use sqlite::Sqlite;
 pub use traits::{
@@ -34,9 +37,9 @@ pub use traits::{
     Retention, Store, Users, Watches,
 };
 pub use values::{
-    Access, AppendRefused, Appended, Authority, Cause, Direct, Ends, FoundDirect, NewEntry, Notices, NotificationPost,
-    Notified, NotifyOptions, Outcome, Pulse, RestrictOutcome, RestrictionRow, SearchScope, Started, StoreError,
-    TakenWatch, Waiting, WaitingPosts,
+    Access, AppendRefused, Appended, Authority, Cause, Direct, Ends, FoundDirect, LIVING_MAX, LivingNode, NewEntry,
+    Notices, NotificationPost, Notified, NotifyOptions, Outcome, Pulse, RelaySign, RestrictOutcome, RestrictionRow,
+    SearchScope, Started, StoreError, TakenWatch, Waiting, WaitingPosts,
 };
 pub use watch::watch;
 pub use writer::{AppendError, Committed, Outcomes, Writer, WriterSettings};

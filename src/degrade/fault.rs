@@ -47,6 +47,8 @@ pub enum Fault {
     RedisForeignValues,
     /// Another deployment, with a database of its own, uses the same keys.
     RedisShared,
+    /// Other nodes of this deployment use another Redis, or other keys.
+    RedisSplit,
     /// PostgreSQL accepts no connections.
     StoreUnreachable,
     /// PostgreSQL accepts connections and does not answer.
@@ -85,7 +87,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 40] = [
         Self::RedisUnreachable,
         Self::RedisSilent,
         Self::RedisDeniesAccess,
@@ -108,6 +110,7 @@ impl Fault {
         Self::RedisSentinelsAway,
         Self::RedisForeignValues,
         Self::RedisShared,
+        Self::RedisSplit,
         Self::StoreUnreachable,
         Self::StoreSilent,
         Self::StoreDeniesAccess,
@@ -152,6 +155,7 @@ impl Fault {
             Self::RedisSentinelsAway => "redis-sentinels-away",
             Self::RedisForeignValues => "redis-foreign-values",
             Self::RedisShared => "redis-shared",
+            Self::RedisSplit => "redis-split",
             Self::StoreUnreachable => "store-unreachable",
             Self::StoreSilent => "store-silent",
             Self::StoreDeniesAccess => "store-denies-access",

@@ -68,6 +68,7 @@ mod serve;
 mod servers;
 mod set_back;
 mod silent_sockets;
+mod split;
 mod start;
 mod store;
 mod subjects;
