@@ -33,6 +33,10 @@ pub enum Fault {
     RedisClusterDown,
     /// A Redis Cluster refuses everything while one of its masters is down.
     RedisFullCoverage,
+    /// Masters of the Redis Cluster have no replica.
+    RedisNoReplica,
+    /// Addresses of the Redis Cluster in REDIS_URL lead to no node that answers.
+    RedisAddressesAway,
     /// Redis does not tell of changes to keys (`CLIENT TRACKING`), or this user may not ask for it.
     RedisUntracked,
     /// The address is a Sentinel, which holds no data.
@@ -87,7 +91,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 40] = [
+    pub const ALL: [Self; 42] = [
         Self::RedisUnreachable,
         Self::RedisSilent,
         Self::RedisDeniesAccess,
@@ -103,6 +107,8 @@ impl Fault {
         Self::RedisIsNoCluster,
         Self::RedisClusterDown,
         Self::RedisFullCoverage,
+        Self::RedisNoReplica,
+        Self::RedisAddressesAway,
         Self::RedisUntracked,
         Self::RedisIsSentinel,
         Self::RedisIsNoSentinel,
@@ -148,6 +154,8 @@ impl Fault {
             Self::RedisIsNoCluster => "redis-is-no-cluster",
             Self::RedisClusterDown => "redis-cluster-down",
             Self::RedisFullCoverage => "redis-full-coverage",
+            Self::RedisNoReplica => "redis-no-replica",
+            Self::RedisAddressesAway => "redis-addresses-away",
             Self::RedisUntracked => "redis-untracked",
             Self::RedisIsSentinel => "redis-is-sentinel",
             Self::RedisIsNoSentinel => "redis-is-no-sentinel",
@@ -182,6 +190,8 @@ impl Fault {
             self,
             Self::RedisEvicts
                 | Self::RedisFullCoverage
+                | Self::RedisNoReplica
+                | Self::RedisAddressesAway
                 | Self::RedisUntracked
                 | Self::RedisSentinelsAway
                 | Self::RedisForeignValues
