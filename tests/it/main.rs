@@ -24,6 +24,7 @@ mod chat;
 mod check;
 mod cli;
 mod clients;
+mod cluster_check;
 mod console;
 mod cursors;
 mod dashboards;
