@@ -10,7 +10,7 @@
 //! `departures`, `reaping`, `scrub`, `nodes`, `presence_query`, `node_query` with `known_nodes` and `tracking`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
 //! `incoming` (the bus), `hints`, `recent`, `limit`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use tokio::{
@@ -22,8 +22,8 @@ use crate::{
     degrade::Degrade,
     metrics::Metrics,
     model::{
-        Budget, Clock, ConnectionId, ConnectionInfo, ConversationId, Cost, DeploymentId, Entry, Event, LogId, NodeKeys,
-        Seq, UserId,
+        Budget, Clock, ConnectionId, ConnectionInfo, ConversationId, Cost, DeploymentId, Entry, Event, LogId, NodeId,
+        NodeKeys, Seq, UserId,
     },
     supervise::{Supervisor, TaskName},
 };
@@ -111,14 +111,6 @@ pub use types::{
     Registration, Return, Scope, StartError, TooMany,
 };
 
-/// Maximum number of events that wait until the node takes them.
-const EVENTS: usize = 1_024;
-/// Maximum wait for the first try to use Redis.
-const FIRST_TRY: Duration = Duration::from_secs(3);
-
-/// Time in which every node registers its connections again after all of them lost a Redis that kept its data.
-const REGISTER_AGAIN: Duration = Duration::from_secs(3);
-
 /// The state that nodes share. Every method may be called at any time, and waits for Redis for at most about a second.
 pub struct Backplane {
     link: Arc<link::Link>,
@@ -148,7 +140,7 @@ impl Backplane {
         clock: Clock,
         supervisor: &Supervisor,
     ) -> Result<(Arc<Self>, mpsc::Receiver<BackplaneEvent>), StartError> {
-        let (events, receiver) = mpsc::channel(EVENTS);
+        let (events, receiver) = mpsc::channel(incoming::EVENTS);
         let link = Arc::new(link::Link::of(settings.redis.as_ref(), ops::Ops::new(&metrics), degrade.clone())?);
         let lease = Arc::new(lease::Lease::new(settings.node.clone(), settings.lease, clock.clone()));
         let process = wire::Process::new(&settings.node);
@@ -241,7 +233,7 @@ impl Backplane {
         self.link.keys().set_deployment(deployment.tag());
         if self.link.target().is_some() {
             // An error means that the watchdog has ended. To remove what another deployment left may take longer.
-            let _ = timeout(FIRST_TRY, self.eras.clone().wait_for(|eras| eras.tried)).await;
+            let _ = timeout(settings::FIRST_TRY, self.eras.clone().wait_for(|eras| eras.tried)).await;
         }
     }
 
@@ -389,7 +381,7 @@ impl Backplane {
     /// True if every node has had the time to register its connections since Redis was lost: a user without an entry is
     /// then offline. False while Redis is off or down. Of shards of a cluster that are down nothing is known.
     pub fn registry_is_complete(&self) -> bool {
-        self.eras.borrow().are_settled_where_up(self.lease.length(), REGISTER_AGAIN)
+        self.eras.borrow().are_settled_where_up(self.lease.length(), era::REGISTER_AGAIN)
     }
 
     /// A number that changes whenever Redis may have lost users; `None` while the registry
@@ -401,13 +393,13 @@ impl Backplane {
     /// True if another node may have users whom the registry lacks: Redis is configured, and not all of the registry is up and
     /// [complete](Self::registry_is_complete).
     pub fn registry_may_lack_users(&self) -> bool {
-        self.link.target().is_some() && !self.eras.borrow().are_settled(self.lease.length(), REGISTER_AGAIN)
+        self.link.target().is_some() && !self.eras.borrow().are_settled(self.lease.length(), era::REGISTER_AGAIN)
     }
 
     /// True if the registry may name users who left: Redis kept its data while this node did not reach it, or was replaced by a
     /// server with older data, and nodes had no time yet to remove what is no longer true.
     pub fn registry_may_be_old(&self) -> bool {
-        self.link.target().is_some() && self.eras.borrow().may_be_old(self.lease.length(), REGISTER_AGAIN)
+        self.link.target().is_some() && self.eras.borrow().may_be_old(self.lease.length(), era::REGISTER_AGAIN)
     }
 
     /// A user's connections on all nodes; while Redis is down, those on this node.
@@ -418,6 +410,22 @@ impl Backplane {
     /// Conversations that a user listens to, over all nodes. Presence of the user is announced in them.
     pub async fn joined(&self, user: &UserId) -> Vec<ConversationId> {
         self.presence.joined(user).await
+    }
+
+    /// The nodes with a lease in Redis; empty while Redis is off or down.
+    pub async fn nodes(&self) -> Vec<NodeInfo> {
+        self.presence.nodes().await.unwrap_or_default()
+    }
+
+    /// True if this node saw a lease of another one when it renewed its own last. Read from memory.
+    pub fn sees(&self, node: &NodeId) -> bool {
+        self.lease.sees(node)
+    }
+
+    /// Number of connections on all other nodes, as of this node's last renewal of its lease, which may be long ago
+    /// while Redis is down. Read from memory.
+    pub fn connections_elsewhere(&self) -> u64 {
+        self.lease.connections_elsewhere()
     }
 
     /// Number of users online on this node. Read from memory.

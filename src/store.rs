@@ -15,6 +15,7 @@ mod postgres;
 mod restriction_row;
 mod retention;
 mod row;
+mod signs;
 mod sqlite;
 mod traits;
 mod turns;
@@ -31,15 +32,16 @@ pub use postgres::{
     diagnose::{diagnose, living},
 };
 pub use retention::{AgedLog, AgedPage, Job, JobTurn, RemovedEntries};
+pub use signs::{LIVING_MAX, LivingNode, RelaySign};
 pub use sqlite::Sqlite;
 pub use traits::{
     Blocks, Conversations, Lifecycle, Logs, Members, Messages, Notifications, PersonalData, Relay, Restrictions,
     Retention, Store, Users, Watches,
 };
 pub use values::{
-    Access, AppendRefused, Appended, Authority, Cause, Direct, Ends, FoundDirect, LIVING_MAX, LivingNode, NewEntry,
-    Notices, NotificationPost, Notified, NotifyOptions, Outcome, Pulse, RelaySign, RestrictOutcome, RestrictionRow,
-    SearchScope, Started, StoreError, TakenWatch, Waiting, WaitingPosts,
+    Access, AppendRefused, Appended, Authority, Cause, Direct, Ends, FoundDirect, NewEntry, Notices, NotificationPost,
+    Notified, NotifyOptions, Outcome, Pulse, RestrictOutcome, RestrictionRow, SearchScope, Started, StoreError,
+    TakenWatch, Waiting, WaitingPosts,
 };
 pub use watch::watch;
 pub use writer::{AppendError, Committed, Outcomes, Writer, WriterSettings};

@@ -7,7 +7,6 @@ use redis::AsyncConnectionConfig;
 use tokio::time::timeout;
 
 use super::{
-    Backplane,
     checks::{self, REPLY_TIMEOUT},
     cluster::Router,
     connection::Connection,
@@ -17,7 +16,7 @@ use super::{
     shards::{Layout, Shard},
     sharing,
     target::Target,
-    types::NodeInfo,
+    types::{NodeInfo, RedisStatus},
 };
 use crate::{
     config::RedisConfig,
@@ -53,7 +52,12 @@ impl Gathering {
             redis::cmd("ZRANGE").arg(Keys::new(&config.prefix, layout).nodes(Shard::HOME)).arg(0).arg(-1).take();
         let members: Vec<Lossy> = checks::ask(&mut connection, range).await.ok()?;
         let leases = members.iter().filter_map(|Lossy(member)| Incarnation::parse(member));
-        Some(Self { here: leases.filter_map(|lease| lease.node()).collect(), place: place(&target) })
+        Some(Self { here: leases.filter_map(|lease| lease.node()).collect(), place: place(&target.status()) })
+    }
+
+    /// The nodes with a lease in the Redis at this place.
+    pub fn of(nodes: Vec<NodeInfo>, status: &RedisStatus) -> Self {
+        Self { here: nodes.into_iter().map(|info| info.node).collect(), place: place(status) }
     }
 
     /// The fault that these nodes are alive and not here.
@@ -73,35 +77,9 @@ impl Gathering {
 }
 
 /// The address of the server, or those of the masters.
-fn place(target: &Target) -> String {
-    let status = target.status();
+fn place(status: &RedisStatus) -> String {
     let masters = || status.cluster.iter().flat_map(|cluster| &cluster.masters).map(|(master, _)| master.as_str());
     status.primary.clone().unwrap_or_else(|| masters().collect::<Vec<_>>().join(", "))
-}
-
-impl Backplane {
-    /// The nodes with a lease in Redis; empty while Redis is off or down.
-    pub async fn nodes(&self) -> Vec<NodeInfo> {
-        self.presence.nodes().await.unwrap_or_default()
-    }
-
-    /// True if this node saw a lease of another one when it renewed its own last. Read from memory.
-    pub fn sees(&self, node: &NodeId) -> bool {
-        self.lease.sees(node)
-    }
-
-    /// The nodes with a lease in the Redis of this node; `None` while it does not tell.
-    pub async fn gathering(&self) -> Option<Gathering> {
-        let target = self.link.target()?;
-        let here = self.presence.nodes().await.ok()?.into_iter().map(|info| info.node).collect();
-        Some(Gathering { here, place: place(target) })
-    }
-
-    /// Number of connections on all other nodes, as of this node's last renewal of its lease, which may be long ago
-    /// while Redis is down. Read from memory.
-    pub fn connections_elsewhere(&self) -> u64 {
-        self.lease.connections_elsewhere()
-    }
 }
 
 #[cfg(test)]

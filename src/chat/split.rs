@@ -15,7 +15,7 @@ use std::{
 use tokio::time::{MissedTickBehavior, interval};
 
 use crate::{
-    backplane::Backplane,
+    backplane::{Backplane, Gathering},
     degrade::{Degrade, Feature, Mode, Work},
     model::NodeId,
     store::{LivingNode, Store},
@@ -70,7 +70,12 @@ impl SplitWatch {
         if missing.0.is_empty() && others.iter().all(|one| one.alone || self.backplane.sees(&one.node)) {
             return;
         }
-        let Some(gathering) = self.backplane.gathering().await else { return };
+        let Some(status) = self.backplane.redis_status() else { return };
+        let gathering = Gathering::of(self.backplane.nodes().await, &status);
+        if !gathering.here.contains(&self.node) {
+            // Redis does not tell, or this node registers anew.
+            return;
+        }
         let confirmed = missing.look(&others, &gathering.here, Instant::now());
         let finding = (!confirmed.is_empty()).then(|| gathering.finding(&confirmed));
         self.degrade.note_work(Work::Meet, finding);
