@@ -7,10 +7,10 @@
 //! Read in this order: `types` (inputs and outputs), `shards`, `keys` and `channels` (every name), `target` (where the server is;
 //! `connector`, `route`, `sentinels`, `sentinel`, `belief` and `cluster` serve it), `connection` and `link` (calls), `lease`, `incarnation`, `era`
 //! and `watchdog` (whether Redis is up, and this node's identity in it), `sharing` and `takeover` (other deployments), `local`, `line` and `registry` (connections),
-//! `departures`, `reaping`, `view_repeats`, `scrub`, `presence_query`, `node_query` with `known_nodes` and `tracking`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
+//! `departures`, `reaping`, `view_repeats`, `scrub`, `nodes`, `presence_query`, `node_query` with `known_nodes` and `tracking`, `mac` and `refusals` (what is trusted), `publisher`, `wire`, `subscriber` and
 //! `incoming` (the bus), `hints`, `recent`, `limit`.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use futures_util::FutureExt;
 use tokio::{
@@ -22,8 +22,8 @@ use crate::{
     degrade::Degrade,
     metrics::Metrics,
     model::{
-        Budget, Clock, ConnectionId, ConnectionInfo, ConversationId, Cost, DeploymentId, Entry, Event, LogId, NodeKeys,
-        Seq, UserId,
+        Budget, Clock, ConnectionId, ConnectionInfo, ConversationId, Cost, DeploymentId, Entry, Event, LogId, NodeId,
+        NodeKeys, Seq, UserId,
     },
     supervise::{Supervisor, TaskName},
 };
@@ -63,6 +63,7 @@ mod needs;
 mod neighbours;
 mod node_counts;
 mod node_query;
+mod nodes;
 mod ops;
 mod plain_text;
 mod presence_query;
@@ -103,20 +104,13 @@ mod wire;
 pub use diagnose::diagnose;
 pub use form::check_form;
 pub use mac::{Kind as SignedKind, Macs};
+pub use nodes::Gathering;
 pub use refusals::RefusedPlace;
 pub use settings::Settings;
 pub use types::{
     BackplaneEvent, ClusterStatus, Departure, Hint, Listeners, Listening, NodeInfo, RateDecision, RedisStatus,
     Registration, Return, Scope, StartError, TooMany,
 };
-
-/// Maximum number of events that wait until the node takes them.
-const EVENTS: usize = 1_024;
-/// Maximum wait for the first try to use Redis.
-const FIRST_TRY: Duration = Duration::from_secs(3);
-
-/// Time in which every node registers its connections again after all of them lost a Redis that kept its data.
-const REGISTER_AGAIN: Duration = Duration::from_secs(3);
 
 /// The state that nodes share. Every method may be called at any time, and waits for Redis for at most about a second.
 pub struct Backplane {
@@ -147,7 +141,7 @@ impl Backplane {
         clock: Clock,
         supervisor: &Supervisor,
     ) -> Result<(Arc<Self>, mpsc::Receiver<BackplaneEvent>), StartError> {
-        let (events, receiver) = mpsc::channel(EVENTS);
+        let (events, receiver) = mpsc::channel(incoming::EVENTS);
         let link = Arc::new(link::Link::of(settings.redis.as_ref(), ops::Ops::new(&metrics), degrade.clone())?);
         let lease = Arc::new(lease::Lease::new(settings.node.clone(), settings.lease, clock.clone()));
         let process = wire::Process::new(&settings.node);
@@ -238,7 +232,7 @@ impl Backplane {
         self.link.keys().set_deployment(deployment.tag());
         if self.link.target().is_some() {
             // An error means that the watchdog has ended. To remove what another deployment left may take longer.
-            let _ = timeout(FIRST_TRY, self.eras.clone().wait_for(|eras| eras.tried)).await;
+            let _ = timeout(settings::FIRST_TRY, self.eras.clone().wait_for(|eras| eras.tried)).await;
         }
     }
 
@@ -386,7 +380,7 @@ impl Backplane {
     /// True if every node has had the time to register its connections since Redis was lost: a user without an entry is
     /// then offline. False while Redis is off or down. Of shards of a cluster that are down nothing is known.
     pub fn registry_is_complete(&self) -> bool {
-        self.eras.borrow().are_settled_where_up(self.lease.length(), REGISTER_AGAIN)
+        self.eras.borrow().are_settled_where_up(self.lease.length(), era::REGISTER_AGAIN)
     }
 
     /// A number that changes whenever Redis may have lost users; `None` while the registry
@@ -398,13 +392,13 @@ impl Backplane {
     /// True if another node may have users whom the registry lacks: Redis is configured, and not all of the registry is up and
     /// [complete](Self::registry_is_complete).
     pub fn registry_may_lack_users(&self) -> bool {
-        self.link.target().is_some() && !self.eras.borrow().are_settled(self.lease.length(), REGISTER_AGAIN)
+        self.link.target().is_some() && !self.eras.borrow().are_settled(self.lease.length(), era::REGISTER_AGAIN)
     }
 
     /// True if the registry may name users who left: Redis kept its data while this node did not reach it, or was replaced by a
     /// server with older data, and nodes had no time yet to remove what is no longer true.
     pub fn registry_may_be_old(&self) -> bool {
-        self.link.target().is_some() && self.eras.borrow().may_be_old(self.lease.length(), REGISTER_AGAIN)
+        self.link.target().is_some() && self.eras.borrow().may_be_old(self.lease.length(), era::REGISTER_AGAIN)
     }
 
     /// A user's connections on all nodes; while Redis is down, those on this node.
@@ -420,6 +414,11 @@ impl Backplane {
     /// The nodes with a lease in Redis; empty while Redis is off or down.
     pub async fn nodes(&self) -> Vec<NodeInfo> {
         self.presence.nodes().await.unwrap_or_default()
+    }
+
+    /// True if this node saw a lease of another one when it renewed its own last. Read from memory.
+    pub fn sees(&self, node: &NodeId) -> bool {
+        self.lease.sees(node)
     }
 
     /// Number of connections on all other nodes, as of this node's last renewal of its lease, which may be long ago

@@ -66,6 +66,7 @@ mod search_index;
 mod shown;
 mod source;
 mod speakers;
+mod split;
 mod start;
 mod statuses;
 mod subscriptions;

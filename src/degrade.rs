@@ -17,6 +17,7 @@ mod fault;
 mod feature;
 mod outage;
 mod part;
+mod reach;
 mod reason;
 mod shards;
 mod standing;
@@ -191,7 +192,8 @@ impl Degrade {
         let usual = self.mode(feature);
         let failing = |work: &Work| work.shown_as().filter(|(of, _)| *of == (feature, usual) && !self.works(*work));
         let of_redis = matches!(feature, Feature::Fanout | Feature::Limits | Feature::Presence);
-        let usual = if usual == Mode::Shared && of_redis && self.lacks_shards() { Mode::Partial } else { usual };
+        let partial = of_redis && (self.lacks_shards() || self.is_apart());
+        let usual = if usual == Mode::Shared && partial { Mode::Partial } else { usual };
         Work::ALL.iter().find_map(failing).map_or(usual, |(_, mode)| mode)
     }
 
@@ -338,63 +340,13 @@ impl Degrade {
             (down(Part::Store), Reason::StoreDown),
             (self.mode(Feature::History) == Mode::Limited, Reason::SlowReads),
             (self.is_deaf(), Reason::RedisDeaf),
+            (self.is_apart(), Reason::RedisSplit),
             (fails(&[Work::Limit, Work::Register]), Reason::RedisRefuses),
             (fails(&[Work::Append, Work::Change]), Reason::AppendsFail),
             (fails(&[Work::Read]), Reason::ReadsFail),
             (fails(&[Work::Write, Work::Relay]), Reason::WritesFail),
         ];
         reasons.into_iter().filter_map(|(holds, reason)| holds.then_some(reason))
-    }
-
-    /// Records whether any node states in the store that it can reach the other nodes through the store only.
-    pub fn note_relay(&self, any: bool) {
-        let before = self.others_relay.swap(any, Ordering::AcqRel);
-        self.notify_if_changed(before != any);
-    }
-
-    /// Records whether a check of Redis is late. Until it succeeds, this node also reaches the others through the store, so
-    /// that members on other nodes need not wait until Redis counts as down.
-    pub fn note_late_redis(&self, late: bool) {
-        let before = self.redis_late.swap(late, Ordering::AcqRel);
-        self.notify_if_changed(before != late);
-    }
-
-    /// Records that Redis moved to another server. For `settle`, other nodes may still use the former one, which may take
-    /// writes; until then this node also reaches the others through the store.
-    pub fn note_moved_redis(&self, settle: Duration) {
-        *self.redis_moves_until.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now() + settle);
-        self.notify_if_changed(true);
-    }
-
-    fn redis_moves(&self) -> bool {
-        let until = *self.redis_moves_until.lock().unwrap_or_else(PoisonError::into_inner);
-        until.is_some_and(|until| Instant::now() < until)
-    }
-
-    /// Records whether nodes of an earlier version run, which hear nothing of this node's channels.
-    pub fn note_older_nodes(&self, any: bool) {
-        let before = self.older_nodes.swap(any, Ordering::AcqRel);
-        if any && !before {
-            tracing::info!(
-                "nodes of an earlier version run; until they end, this node reaches them through PostgreSQL"
-            );
-        }
-        self.notify_if_changed(before != any);
-    }
-
-    /// True if this node may not reach others through Redis, so that it must sign in the store.
-    pub fn may_be_alone(&self) -> bool {
-        let unheard = self.redis_late.load(Ordering::Acquire)
-            || self.older_nodes.load(Ordering::Acquire)
-            || self.redis_moves()
-            || self.lacks_shards();
-        unheard && self.mode(Feature::Append) != Mode::Refused || self.mode(Feature::Fanout) == Mode::Relayed
-    }
-
-    /// True if this node or another one may reach other nodes through the store only, so that entries must be relayed.
-    pub fn relays(&self) -> bool {
-        let others = self.others_relay.load(Ordering::Acquire) && self.mode(Feature::Append) != Mode::Refused;
-        others || self.may_be_alone()
     }
 
     /// Marks the node as draining.

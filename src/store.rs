@@ -15,6 +15,7 @@ mod postgres;
 mod restriction_row;
 mod retention;
 mod row;
+mod signs;
 mod sqlite;
 mod traits;
 mod turns;
@@ -26,8 +27,12 @@ pub use fingerprint::StoredCommand;
 pub use message_pages::{MessagesPage, ReadMessages};
 pub(crate) use operation::Operation;
 pub use pools::Pool;
-pub use postgres::{Postgres, diagnose::diagnose};
+pub use postgres::{
+    Postgres,
+    diagnose::{diagnose, living},
+};
 pub use retention::{AgedLog, AgedPage, Job, JobTurn, RemovedEntries};
+pub use signs::{LIVING_MAX, LivingNode, RelaySign};
 pub use sqlite::Sqlite;
 pub use traits::{
     Blocks, Conversations, Lifecycle, Logs, Members, Messages, Notifications, PersonalData, Relay, Restrictions,

@@ -24,7 +24,9 @@ impl Connection {
             Self::Cluster(router) => {
                 // In a box, so that calls to one server don't pay for the size of this future.
                 let routed = router.send(pipeline).boxed().await?;
-                Ok(Replies::new(routed.values, routed.redirected).with_failures(routed.failures))
+                Ok(Replies::new(routed.values, routed.redirected)
+                    .with_failures(routed.failures)
+                    .with_places(routed.refused_by))
             }
         }
     }

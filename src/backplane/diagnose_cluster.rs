@@ -19,6 +19,7 @@ use super::{
     info::Info,
     keys::Keys,
     link::NODE_CONNECTIONS_PER_MASTER,
+    link_error::LinkError,
     shards::Layout,
     subscription::Subscription,
 };
@@ -56,6 +57,9 @@ pub(super) async fn diagnose(
     record(check_types(&keys, &mut connection).await);
     record(check_room(cluster).await.map(|()| None));
     record(Ok(check_coverage(&mut connection).await));
+    record(Ok(cluster.outage().or_else(|| cluster.lacking_slots())));
+    record(Ok(cluster.bare_masters()));
+    record(Ok(dead_addresses(cluster).await));
     let mut version = "answers".to_owned();
     for mut server in connection.servers() {
         record(check_clocks(&mut server, clock).await);
@@ -83,6 +87,19 @@ async fn unreachable_masters(cluster: &Cluster) -> Vec<Finding> {
         Some(Finding::new(finding.fault, format!("{place}{detail}")))
     });
     join_all(tried).await.into_iter().flatten().collect()
+}
+
+/// The warning if addresses in REDIS_URL lead to no node that answers. Nodes find the cluster through the others.
+async fn dead_addresses(cluster: &Cluster) -> Option<Finding> {
+    let settings = settings();
+    let tried = cluster.seeds().iter().map(async |seed| {
+        let finding = fault::link_finding(&cluster.connect(seed, &settings).await.err()?);
+        let place = format!("{seed}: ");
+        Some(format!("{place}{}", finding.detail.strip_prefix(&place).unwrap_or(&finding.detail)))
+    });
+    let dead: Vec<String> = join_all(tried).await.into_iter().flatten().collect();
+    let why = || format!("{}; a node that starts while the other addresses are away finds no cluster", dead.join("; "));
+    (!dead.is_empty()).then(|| Finding::new(Fault::RedisAddressesAway, why()))
 }
 
 fn settings() -> AsyncConnectionConfig {
@@ -115,11 +132,15 @@ async fn check_pubsub(channels: Channels, cluster: &Arc<Cluster>, connection: &m
     for shard in connection.represent() {
         let master = cluster.owner_of(shard.tag().as_bytes());
         let opened = Subscription::to_master(cluster, master.as_ref(), settings(), push.clone()).await;
-        let mut subscription = opened.map_err(|error| fault::link_finding(&error))?;
+        let at_master = |error: LinkError| {
+            let (finding, place) = (fault::link_finding(&error), master.as_ref().map(ToString::to_string));
+            Finding { detail: format!("{} ({})", finding.detail, place.unwrap_or_default()), ..finding }
+        };
+        let mut subscription = opened.map_err(at_master)?;
         let token = Uuid::new_v4().simple().to_string();
         for channel in channels.checks(shard, &token) {
             let subscribed = subscription.subscribe(vec![channel.clone()]).await;
-            subscribed.map_err(|error| fault::link_finding(&error))?;
+            subscribed.map_err(at_master)?;
             let mut pipeline = redis::pipe();
             channels.publish(&mut pipeline, &channel).arg(&token);
             let sent = connection.send(&pipeline).await.and_then(|mut replies| replies.take::<i64>(0));

@@ -11,6 +11,9 @@ use super::{
 };
 use crate::{config::HostPort, model::Timestamp};
 
+/// Time in which every node registers its connections again after all of them lost a Redis that kept its data.
+pub(super) const REGISTER_AGAIN: Duration = Duration::from_secs(3);
+
 /// A time in which Redis knows this node under one incarnation. When an era begins, this node must write all its
 /// connections to Redis again, and may have missed events.
 #[derive(Debug, Clone, Copy)]

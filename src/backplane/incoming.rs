@@ -31,6 +31,9 @@ use crate::{
     supervise::{Supervisor, TaskName, checkpoint},
 };
 
+/// Maximum number of events that wait until the node takes them.
+pub(super) const EVENTS: usize = 1_024;
+
 /// Maximum number of payloads parsed per wake-up.
 const PER_WAKE_UP: usize = 256;
 /// Interval between two reports of logs with refused payloads, so that refusals cost few reads of the store.

@@ -159,6 +159,11 @@ impl Lease {
         view.of(Shard::HOME).others.iter().any(|(other, until)| *until > now && other.deployment().is_none())
     }
 
+    /// True if a node held a lease when this one renewed its own last.
+    pub(super) fn sees(&self, node: &NodeId) -> bool {
+        self.view().of(Shard::HOME).others.iter().any(|(other, _)| other.node().as_ref() == Some(node))
+    }
+
     /// Tries to acquire a lease in these shards under a new incarnation, and stores the node's number of connections.
     ///
     /// # Errors

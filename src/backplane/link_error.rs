@@ -5,7 +5,7 @@ use std::{fmt, sync::Arc};
 use redis::ErrorKind;
 
 use super::{server_mode::ServerMode, sharing::Sharing};
-use crate::degrade::Finding;
+use crate::{config::HostPort, degrade::Finding};
 
 /// Why a call to Redis failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -50,6 +50,13 @@ impl Refusal {
     fn new(code: &str, words: &str) -> Self {
         let words = words.split(", with args").next().unwrap_or_default();
         Self { code: code.to_owned(), words: words.to_owned() }
+    }
+}
+
+impl Refusal {
+    /// The same, with the address of the master that refused.
+    pub(super) fn by(self, master: &HostPort) -> Self {
+        Self { words: format!("{} ({master})", self.words), ..self }
     }
 }
 

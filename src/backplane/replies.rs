@@ -7,6 +7,7 @@ use super::{
     keys::Keys,
     link_error::{LinkError, Refusal},
 };
+use crate::config::HostPort;
 
 /// The replies to a pipeline; each can be taken once.
 #[derive(Debug, Default)]
@@ -14,18 +15,25 @@ pub(super) struct Replies {
     values: Vec<Value>,
     /// The commands that got no reply, in order. Only on a cluster, whose other masters answered.
     failures: Vec<(usize, LinkError)>,
+    /// The masters of a cluster that refused commands, in the order of the commands.
+    refused_by: Vec<(usize, HostPort)>,
     overtaken: bool,
 }
 
 impl Replies {
     /// Replies. `overtaken`: a later call may have reached Redis before a command of this one.
     pub(super) fn new(values: Vec<Value>, overtaken: bool) -> Self {
-        Self { values, failures: Vec::new(), overtaken }
+        Self { values, failures: Vec::new(), refused_by: Vec::new(), overtaken }
     }
 
     /// The same, where the masters of some commands did not answer: these commands, in order, and why.
     pub(super) fn with_failures(self, failures: Vec<(usize, LinkError)>) -> Self {
         Self { failures, ..self }
+    }
+
+    /// The same, with the addresses of the masters that refused commands, in the order of the commands.
+    pub(super) fn with_places(self, refused_by: Vec<(usize, HostPort)>) -> Self {
+        Self { refused_by, ..self }
     }
 
     /// For commands that no master answered.
@@ -43,6 +51,7 @@ impl Replies {
     pub(super) fn append(&mut self, next: Self) {
         let first = self.values.len();
         self.failures.extend(next.failures.into_iter().map(|(index, error)| (first + index, error)));
+        self.refused_by.extend(next.refused_by.into_iter().map(|(index, place)| (first + index, place)));
         self.values.extend(next.values);
         self.overtaken |= next.overtaken;
     }
@@ -53,7 +62,7 @@ impl Replies {
             return Err(self.failures[at].1.clone());
         }
         match self.values.get_mut(index).map(std::mem::take) {
-            Some(Value::ServerError(error)) => Err(LinkError::Refused(Refusal::from(&error))),
+            Some(Value::ServerError(error)) => Err(LinkError::Refused(self.refusal_of(index, &error))),
             Some(value) => redis::from_redis_value(value).map_err(|_| LinkError::Unexpected),
             None => Err(LinkError::Unexpected),
         }
@@ -68,7 +77,20 @@ impl Replies {
     /// known to be down don't count: what it lost is written again when it is back.
     pub(super) fn refusal(&self) -> Option<LinkError> {
         let unanswered = || self.failures().find(|error| **error != LinkError::Down).cloned();
-        self.errors().next().map(|error| LinkError::Refused(Refusal::from(error))).or_else(unanswered)
+        let error = self.values.iter().enumerate().find_map(|(index, value)| match value {
+            Value::ServerError(error) => Some(self.refusal_of(index, error)),
+            _ => None,
+        });
+        error.map(LinkError::Refused).or_else(unanswered)
+    }
+
+    /// The refusal of a command, with the address of the master, if there are several.
+    fn refusal_of(&self, index: usize, error: &ServerError) -> Refusal {
+        let refusal = Refusal::from(error);
+        match self.refused_by.binary_search_by_key(&index, |(index, _)| *index) {
+            Ok(at) => refusal.by(&self.refused_by[at].1),
+            Err(_) => refusal,
+        }
     }
 
     /// Why masters did not answer.
@@ -93,6 +115,25 @@ impl Replies {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_names_the_master() {
+        let refused = || match redis::parse_redis_value(b"-NOPERM no rights for 'get'\r\n") {
+            Ok(value) => value,
+            Err(error) => panic!("{error}"),
+        };
+        let master = HostPort { host: "h".into(), port: 7 };
+        let mut replies = Replies::new(vec![Value::Nil], false);
+        replies.append(Replies::new(vec![Value::Nil, refused()], false).with_places(vec![(1, master)]));
+        let expected = "NOPERM no rights for 'get' (h:7)";
+        let Some(LinkError::Refused(refusal)) = replies.refusal() else { panic!("a refusal") };
+        assert_eq!((&*refusal.code, &*refusal.words), ("NOPERM", expected));
+        let Err(LinkError::Refused(taken)) = replies.take::<i64>(2) else { panic!("a refusal") };
+        assert_eq!(taken.words, expected);
+        let mut of_one = Replies::new(vec![refused()], false);
+        let Err(LinkError::Refused(taken)) = of_one.take::<i64>(0) else { panic!("a refusal") };
+        assert_eq!(taken.words, "NOPERM no rights for 'get'");
+    }
 
     #[test]
     fn a_command_of_a_master_that_does_not_answer_fails_alone() {

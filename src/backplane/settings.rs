@@ -7,6 +7,9 @@ use crate::{
     model::NodeId,
 };
 
+/// Maximum wait for the first try to use Redis.
+pub(super) const FIRST_TRY: Duration = Duration::from_secs(3);
+
 /// Window in which commands are counted.
 const WINDOW: Duration = Duration::from_secs(60);
 

@@ -31,7 +31,7 @@ use super::{
     takeover,
 };
 use crate::{
-    degrade::{self, Degrade, Fault, Part},
+    degrade::{self, Degrade, Fault, Part, Work},
     metrics::Metrics,
     model::{Clock, DeploymentTag},
     supervise::{TaskName, checkpoint},
@@ -214,6 +214,7 @@ impl Watchdog {
         self.eras.send_if_modified(|eras| eras.set_up(up, now));
         if let Some(cluster) = self.link.cluster() {
             self.degrade.note_down_shards(cluster.shards_down(), cluster.outage());
+            self.degrade.note_work(Work::Limit, cluster.lacking_slots());
         }
     }
 
@@ -257,6 +258,7 @@ impl Watchdog {
         self.degrade.note_older_nodes(false);
         self.degrade.set_down(Part::Redis, fault::link_finding(error));
         self.degrade.note_down_shards(0, None);
+        self.degrade.note_work(Work::Limit, None);
         self.eras.send_modify(|eras| {
             eras.set_up(0, self.clock.now());
             eras.up = false;

@@ -15,7 +15,7 @@ use crate::{
     hub::Hub,
     metrics::Metrics,
     model::{LogId, NodeId, Seq},
-    store::{Notices, Store},
+    store::{Notices, RelaySign, Store},
 };
 
 pub(super) mod growth;
@@ -82,8 +82,10 @@ impl Relay {
     }
 
     async fn withdraw_sign(&self) {
-        if let Err(error) = self.store.withdraw_notice(&self.node).await {
-            tracing::debug!(%error, "the sign was not withdrawn from the store; it expires by itself");
+        for sign in [RelaySign::alone(self.node.clone()), RelaySign::apart(self.node.clone())] {
+            if let Err(error) = self.store.withdraw_notice(&sign).await {
+                tracing::debug!(%error, "the sign was not withdrawn from the store; it expires by itself");
+            }
         }
     }
 
@@ -99,12 +101,14 @@ impl Relay {
     /// Writes notices of the logs that grew. A node that is `alone` (without Redis) also renews its sign.
     async fn write_notice(&self, alone: bool, signed_at: &mut Option<Instant>) {
         let grown = self.growth.drain();
-        let sign = alone && signed_at.is_none_or(|signed_at| signed_at.elapsed() >= SIGN_INTERVAL);
-        if grown.is_empty() && !sign {
+        let renews = alone && signed_at.is_none_or(|signed_at| signed_at.elapsed() >= SIGN_INTERVAL);
+        if grown.is_empty() && !renews {
             return;
         }
         let sign_ttl = if alone { SIGN_TTL } else { Duration::ZERO };
-        match self.store.give_notice(&self.node, sign_ttl, &grown).await {
+        // A node for which Redis works must not look as if it were without: the others find it missing in theirs.
+        let of = if self.degrade.is_apart() && self.degrade.is_heard() { RelaySign::apart } else { RelaySign::alone };
+        match self.store.give_notice(&of(self.node.clone()), sign_ttl, &grown).await {
             Ok(()) => {
                 if alone {
                     *signed_at = Some(Instant::now());

@@ -33,6 +33,10 @@ pub enum Fault {
     RedisClusterDown,
     /// A Redis Cluster refuses everything while one of its masters is down.
     RedisFullCoverage,
+    /// Masters of the Redis Cluster have no replica.
+    RedisNoReplica,
+    /// Addresses of the Redis Cluster in REDIS_URL lead to no node that answers.
+    RedisAddressesAway,
     /// Redis does not tell of changes to keys (`CLIENT TRACKING`), or this user may not ask for it.
     RedisUntracked,
     /// The address is a Sentinel, which holds no data.
@@ -47,6 +51,8 @@ pub enum Fault {
     RedisForeignValues,
     /// Another deployment, with a database of its own, uses the same keys.
     RedisShared,
+    /// Other nodes of this deployment use another Redis, or other keys.
+    RedisSplit,
     /// PostgreSQL accepts no connections.
     StoreUnreachable,
     /// PostgreSQL accepts connections and does not answer.
@@ -85,7 +91,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 39] = [
+    pub const ALL: [Self; 42] = [
         Self::RedisUnreachable,
         Self::RedisSilent,
         Self::RedisDeniesAccess,
@@ -101,6 +107,8 @@ impl Fault {
         Self::RedisIsNoCluster,
         Self::RedisClusterDown,
         Self::RedisFullCoverage,
+        Self::RedisNoReplica,
+        Self::RedisAddressesAway,
         Self::RedisUntracked,
         Self::RedisIsSentinel,
         Self::RedisIsNoSentinel,
@@ -108,6 +116,7 @@ impl Fault {
         Self::RedisSentinelsAway,
         Self::RedisForeignValues,
         Self::RedisShared,
+        Self::RedisSplit,
         Self::StoreUnreachable,
         Self::StoreSilent,
         Self::StoreDeniesAccess,
@@ -145,6 +154,8 @@ impl Fault {
             Self::RedisIsNoCluster => "redis-is-no-cluster",
             Self::RedisClusterDown => "redis-cluster-down",
             Self::RedisFullCoverage => "redis-full-coverage",
+            Self::RedisNoReplica => "redis-no-replica",
+            Self::RedisAddressesAway => "redis-addresses-away",
             Self::RedisUntracked => "redis-untracked",
             Self::RedisIsSentinel => "redis-is-sentinel",
             Self::RedisIsNoSentinel => "redis-is-no-sentinel",
@@ -152,6 +163,7 @@ impl Fault {
             Self::RedisSentinelsAway => "redis-sentinels-away",
             Self::RedisForeignValues => "redis-foreign-values",
             Self::RedisShared => "redis-shared",
+            Self::RedisSplit => "redis-split",
             Self::StoreUnreachable => "store-unreachable",
             Self::StoreSilent => "store-silent",
             Self::StoreDeniesAccess => "store-denies-access",
@@ -178,6 +190,8 @@ impl Fault {
             self,
             Self::RedisEvicts
                 | Self::RedisFullCoverage
+                | Self::RedisNoReplica
+                | Self::RedisAddressesAway
                 | Self::RedisUntracked
                 | Self::RedisSentinelsAway
                 | Self::RedisForeignValues

@@ -50,8 +50,9 @@ impl Mode {
 pub enum Mode {
     /// Works over all nodes.
     Shared,
-    /// Works over all nodes for most users and conversations. Some shards of a Redis Cluster are down: for theirs, this node's state
-    /// counts, and messages reach other nodes through the store.
+    /// Works over all nodes for most users and conversations, or over some nodes. Some shards of a Redis Cluster are down: for theirs,
+    /// this node's state counts. Or some nodes use another Redis: only those of the same one count. Messages reach other nodes
+    /// through the store.
     Partial,
     /// Works over all nodes through the store, with a delay of up to a second.
     Relayed,

@@ -15,6 +15,8 @@ pub enum Reason {
     SlowReads,
     /// Redis answers, and this node does not reach other nodes through it.
     RedisDeaf,
+    /// Redis answers, and other nodes use another one.
+    RedisSplit,
     /// Redis answers, and refuses some commands of this node.
     RedisRefuses,
     /// The store answers, and refuses to store messages or other entries.
@@ -35,6 +37,7 @@ impl Reason {
             Self::StoreDown => "store_down",
             Self::SlowReads => "slow_reads",
             Self::RedisDeaf => "redis_deaf",
+            Self::RedisSplit => "redis_split",
             Self::RedisRefuses => "redis_refuses",
             Self::AppendsFail => "appends_fail",
             Self::ReadsFail => "reads_fail",

@@ -130,6 +130,25 @@ fn a_node_that_hears_nothing_of_the_others_relays_through_the_store() {
 }
 
 #[test]
+fn a_node_whose_others_use_another_redis_relays_and_goes_on_with_its_own() {
+    let degrade = Degrade::new(LinkState::Up);
+    degrade.note_work(Work::Meet, Some(Finding::new(Fault::RedisSplit, "node c")));
+    assert!(degrade.is_apart() && degrade.is_heard() && degrade.may_be_alone() && degrade.relays());
+    assert!(degrade.reasons().eq([Reason::RedisSplit]) && degrade.verdict() == Verdict::Degraded);
+    for feature in [Feature::Fanout, Feature::Limits, Feature::Presence] {
+        assert_eq!((degrade.mode(feature), degrade.shown_mode(feature)), (Mode::Shared, Mode::Partial));
+    }
+    degrade.note_late_redis(true);
+    assert!(!degrade.is_heard(), "its sign is that of a node without Redis");
+    degrade.note_late_redis(false);
+    degrade.set_down(Part::Store, Finding::new(Fault::StoreSilent, "no answer"));
+    assert!(!degrade.may_be_alone(), "there is no way through the store");
+    degrade.set_up(Part::Store);
+    degrade.note_work(Work::Meet, None);
+    assert!(degrade.verdict() == Verdict::Healthy && !degrade.relays());
+}
+
+#[test]
 fn after_a_move_of_redis_nodes_also_reach_each_other_through_the_store() {
     let degrade = Degrade::new(LinkState::Down);
     degrade.set_up(Part::Redis);

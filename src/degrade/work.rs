@@ -19,6 +19,8 @@ pub enum Work {
     Subscribe,
     /// Publishing to other nodes.
     Publish,
+    /// Finding the other nodes in the same Redis.
+    Meet,
     /// Counting sends and other commands against their limits.
     Limit,
     /// Other commands of Redis: connections, listeners, departures.
@@ -37,9 +39,10 @@ pub enum Work {
 
 impl Work {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Subscribe,
         Self::Publish,
+        Self::Meet,
         Self::Limit,
         Self::Register,
         Self::Append,
@@ -54,7 +57,7 @@ impl Work {
     /// The part that does the work.
     pub fn part(self) -> Part {
         match self {
-            Self::Subscribe | Self::Publish | Self::Limit | Self::Register => Part::Redis,
+            Self::Subscribe | Self::Publish | Self::Meet | Self::Limit | Self::Register => Part::Redis,
             Self::Append | Self::Change | Self::Read | Self::Write | Self::Relay => Part::Store,
         }
     }
@@ -63,7 +66,7 @@ impl Work {
     /// features says it already.
     pub(super) fn shown_as(self) -> Option<((Feature, Mode), Mode)> {
         match self {
-            Self::Subscribe | Self::Publish | Self::Write => None,
+            Self::Subscribe | Self::Publish | Self::Meet | Self::Write => None,
             Self::Limit => Some(((Feature::Limits, Mode::Shared), Mode::Local)),
             Self::Register => Some(((Feature::Presence, Mode::Shared), Mode::Local)),
             Self::Append => Some(((Feature::Append, Mode::Shared), Mode::Refused)),

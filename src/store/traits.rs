@@ -9,13 +9,14 @@ use async_trait::async_trait;
 use tokio::sync::watch;
 
 use super::{
-    Access, AgedLog, AgedPage, Direct, Ends, FoundDirect, Job, JobTurn, MessagesPage, NewEntry, Notices,
-    NotificationPost, Notified, NotifyOptions, Outcome, Pulse, ReadMessages, RemovedEntries, RestrictOutcome,
-    RestrictionRow, SearchScope, Started, StoreError, StoredCommand, TakenWatch, Waiting, WaitingPosts,
+    Access, AgedLog, AgedPage, Direct, Ends, FoundDirect, Job, JobTurn, LivingNode, MessagesPage, NewEntry, Notices,
+    NotificationPost, Notified, NotifyOptions, Outcome, Pulse, ReadMessages, RelaySign, RemovedEntries,
+    RestrictOutcome, RestrictionRow, SearchScope, Started, StoreError, StoredCommand, TakenWatch, Waiting,
+    WaitingPosts,
 };
 use crate::model::{
     ClientId, Conversation, ConversationId, Deployment, Entry, EntryStamp, Erasure, LogId, Membership, Message,
-    NewConversation, NodeId, NodeKeys, Notification, Page, Pair, RestrictionChange, RestrictionRequest, RetentionDays,
+    NewConversation, NodeKeys, Notification, Page, Pair, RestrictionChange, RestrictionRequest, RetentionDays,
     SearchTerms, Seq, Status, Timestamp, Unread, UserId,
 };
 
@@ -404,6 +405,8 @@ pub trait Watches: Send + Sync + 'static {
     async fn sign_watch(&self, process: &str, behind: Duration) -> Result<(), StoreError>;
     /// Removes the row of a process that left nothing undone.
     async fn end_watch(&self, process: &str) -> Result<(), StoreError>;
+    /// Returns the nodes whose processes gave a sign of life within the last `span`, at most [`LIVING_MAX`](super::LIVING_MAX).
+    async fn living(&self, span: Duration) -> Result<Vec<LivingNode>, StoreError>;
     /// Takes the row of another process than `by` that gave no sign for the duration `lapse`. Others can't take it for the
     /// duration `claim`.
     async fn take_watch(&self, by: &str, lapse: Duration, claim: Duration) -> Result<Option<TakenWatch>, StoreError>;
@@ -420,11 +423,11 @@ pub trait Watches: Send + Sync + 'static {
 /// Notices through which nodes relay new entries while Redis is away.
 #[async_trait]
 pub trait Relay: Send + Sync + 'static {
-    /// Stores a notice of the logs that grew, with their heads. Also records for the duration `alone` that `node` can
-    /// reach others only through the store; zero if it can reach them otherwise.
-    async fn give_notice(&self, node: &NodeId, alone: Duration, grown: &[(LogId, Seq)]) -> Result<(), StoreError>;
-    /// Records that `node` can reach others without the store again.
-    async fn withdraw_notice(&self, node: &NodeId) -> Result<(), StoreError>;
+    /// Stores a notice of the logs that grew, with their heads. Also records for the duration `valid` that the node of this
+    /// sign can reach others only through the store; zero if it can reach them otherwise.
+    async fn give_notice(&self, sign: &RelaySign, valid: Duration, grown: &[(LogId, Seq)]) -> Result<(), StoreError>;
+    /// Removes a sign: its node can reach others without the store again.
+    async fn withdraw_notice(&self, sign: &RelaySign) -> Result<(), StoreError>;
     /// Returns the notices within the last `span`.
     async fn notices(&self, span: Duration) -> Result<Notices, StoreError>;
 }

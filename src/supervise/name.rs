@@ -99,6 +99,8 @@ names! {
     NotificationPosts = "notification_posts";
     /// Reaches other nodes through the store.
     Relay = "relay";
+    /// Looks for nodes that use another Redis.
+    SplitWatch = "split_watch";
     /// Answers for personas.
     Personas = "personas";
     /// Serves one WebSocket.

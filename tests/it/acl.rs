@@ -127,6 +127,8 @@ async fn the_documented_user_of_a_cluster_can_do_what_nodes_do() {
         }
         let printed = check(&url, &database).await;
         assert!(printed.contains("FAIL  Redis: redis-denies-access: "), "{missing}: {printed}");
+        let named = missing.starts_with("-cluster") || printed.contains(&server.address());
+        assert!(named, "{missing}: {} in {printed}", server.address());
         assert!(printed.contains(missing.trim_start_matches('-').split('|').next().unwrap()), "{missing}: {printed}");
         for server in everywhere {
             let given = missing.replace('-', "+");

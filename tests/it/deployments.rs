@@ -309,7 +309,7 @@ async fn check_names_nodes_of_the_deployment_with_other_keys() {
     let astray = Place { url: place.url.clone(), prefix: "astray", database: place.database.clone() };
     let _astray = astray.node("astray-1").await;
     let (printed, code) = place.check().await;
-    assert!(code == 0 && printed.contains("another database number or REDIS_PREFIX: astray-1"), "{printed}");
+    assert!(code == 1 && printed.contains("FAIL  Redis: redis-split: node astray-1: alive"), "{printed}");
 }
 
 /// An operator puts a restored copy into the place of the database: it is another deployment, under the eyes of the nodes.

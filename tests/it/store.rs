@@ -75,8 +75,8 @@ use switchboard::{
     },
     store::{
         AppendError, AppendRefused, Appended, Authority, Lifecycle, MessagesPage, NewEntry, NotificationPost,
-        NotifyOptions, Outcomes, Postgres, ReadMessages, SearchScope, Sqlite, Store, StoreError, Waiting, WaitingPosts,
-        Writer, WriterSettings,
+        NotifyOptions, Outcomes, Postgres, ReadMessages, RelaySign, SearchScope, Sqlite, Store, StoreError, Waiting,
+        WaitingPosts, Writer, WriterSettings,
     },
     supervise::Supervisor,
 };
@@ -459,7 +459,7 @@ async fn users_and_their_statuses_are_stored(store: Arc<dyn Store>) {
 #[tokio::test]
 async fn notices_are_valid_until_they_lapse_or_are_withdrawn() {
     with_postgres(async |store: Arc<dyn Store>| {
-        let (one, two) = (NodeId::parse("one").unwrap(), NodeId::parse("two").unwrap());
+        let [one, two] = ["one", "two"].map(|node| RelaySign::alone(NodeId::parse(node).unwrap()));
         let [a, b] = ["a", "~b"].map(|log| LogId::parse(log).unwrap());
         let (long, short, span) = (Duration::from_secs(60), Duration::from_millis(20), Duration::from_secs(60));
         let read = async || store.notices(span).await.unwrap().heads.into_iter().collect::<HashMap<_, _>>();
@@ -486,7 +486,7 @@ async fn notices_are_valid_until_they_lapse_or_are_withdrawn() {
 async fn a_read_of_notices_tells_that_a_crash_may_have_emptied_them() {
     let mut server = Server::start(&[("fsync", "off")]).await;
     let store: Arc<dyn Store> = Arc::new(postgres(&server.database().await).await);
-    let (node, log, span) = (NodeId::parse("one").unwrap(), LogId::parse("a").unwrap(), Duration::from_secs(60));
+    let (node, log, span) = (RelaySign::alone(NodeId::fresh()), LogId::parse("a").unwrap(), Duration::from_secs(60));
     let began = std::time::Instant::now();
     assert!(store.notices(span).await.unwrap().heads.is_empty());
     store.give_notice(&node, span, &[(log.clone(), 7)]).await.unwrap();

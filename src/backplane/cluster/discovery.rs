@@ -38,7 +38,7 @@ use crate::{
 
 /// Interval between two rounds of questions, varied by a fifth.
 const ASK_EVERY: Duration = Duration::from_secs(30);
-/// The same while a master is down: another one may replace it.
+/// The same while a master is down, or slots have none: another one may replace it.
 const ASK_SOON: Duration = Duration::from_millis(400);
 /// Minimum pause between two rounds.
 const PAUSE: Duration = Duration::from_millis(200);
@@ -113,7 +113,7 @@ impl Cluster {
             sleep(PAUSE).await;
             let pause = match self.topology() {
                 None => PAUSE * 5,
-                Some(_) if self.shards_down() != 0 => ASK_SOON,
+                Some(_) if self.shards_down() != 0 || self.lacking_slots().is_some() => ASK_SOON,
                 Some(_) => ASK_EVERY,
             };
             // The time is over if nobody wants to know sooner.
@@ -141,6 +141,11 @@ impl Cluster {
     /// The believed topology; `None` before the first one.
     pub(super) fn topology(&self) -> Option<Arc<Topology>> {
         self.topology.load_full()
+    }
+
+    /// The nodes in REDIS_URL.
+    pub(in crate::backplane) fn seeds(&self) -> &[HostPort] {
+        &self.seeds
     }
 
     /// The masters with slots; none before the first answer.

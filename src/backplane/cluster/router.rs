@@ -48,6 +48,8 @@ pub(in crate::backplane) struct Routed {
     pub(in crate::backplane) values: Vec<Value>,
     /// The commands whose master did not answer, in order, and why. Not all commands are among them.
     pub(in crate::backplane) failures: Vec<(usize, LinkError)>,
+    /// The commands that a master refused, in order, and its address.
+    pub(in crate::backplane) refused_by: Vec<(usize, HostPort)>,
     /// True if a command was sent on. A later call may then have overtaken it.
     pub(in crate::backplane) redirected: bool,
 }
@@ -127,7 +129,7 @@ impl Router {
         let (commands, deadline) = (pipeline.cmd_iter().collect::<Vec<&Cmd>>(), Instant::now() + RESPONSE_TIMEOUT);
         let (mut parts, failures) = divide(&topology, &commands);
         let values = vec![Value::Nil; commands.len()];
-        let mut routed = Routed { values, failures, redirected: false };
+        let mut routed = Routed { values, failures, refused_by: Vec::new(), redirected: false };
         for round in 0..=REDIRECTS {
             let whole = parts.len() == 1 && parts[0].commands.len() == commands.len() && !parts[0].asking;
             let send = parts.iter().map(|part| async {
@@ -154,7 +156,11 @@ impl Router {
                     }
                     match &follows {
                         Some(redirect) if round < REDIRECTS => add(&mut next, &redirect.node, redirect.asking, *index),
-                        _ => routed.values[*index] = value,
+                        _ => {
+                            let refused = code(&value).map(|_| (*index, part.node.clone()));
+                            routed.refused_by.extend(refused);
+                            routed.values[*index] = value;
+                        }
                     }
                 }
             }
@@ -164,6 +170,7 @@ impl Router {
             (parts, routed.redirected) = (next, true);
         }
         routed.failures.sort_by_key(|(index, _)| *index);
+        routed.refused_by.sort_by_key(|(index, _)| *index);
         match routed.failures.first() {
             Some((_, error)) if routed.failures.len() == commands.len() => Err(error.clone()),
             _ => Ok(routed),

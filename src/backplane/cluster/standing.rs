@@ -53,6 +53,26 @@ impl Cluster {
         Some(Finding::new(refused.unwrap_or(Fault::RedisClusterDown), why))
     }
 
+    /// The fault that slots have no master although all shards have one; `None` else. Limits and caches have keys there.
+    pub(in crate::backplane) fn lacking_slots(&self) -> Option<Finding> {
+        let uncovered = self.topology()?.uncovered();
+        (uncovered > 0 && self.shards_down() == 0).then(|| {
+            let why = format!(
+                "{uncovered} of 16384 slots have no master, none of them a shard's: users whose limits are there are counted per \
+                 node, and conversations whose messages are cached there are read from the store"
+            );
+            Finding::new(Fault::RedisClusterDown, why)
+        })
+    }
+
+    /// The warning if masters have no replica that works.
+    pub(in crate::backplane) fn bare_masters(&self) -> Option<Finding> {
+        let topology = self.topology()?;
+        let list: Vec<_> = topology.bare().iter().map(ToString::to_string).collect();
+        let why = || format!("no replica that works: {}; if such a master dies, its shards stay down", list.join(", "));
+        (!list.is_empty()).then(|| Finding::new(Fault::RedisNoReplica, why()))
+    }
+
     /// True if a master is down.
     pub(in crate::backplane) fn is_down(&self, master: &HostPort) -> bool {
         self.health.is_down(master)

@@ -31,6 +31,8 @@ pub(in crate::backplane) struct Topology {
     /// In order, each once.
     masters: Vec<HostPort>,
     replicas: Vec<HostPort>,
+    /// Masters without a replica that works, in order.
+    bare: Vec<HostPort>,
     /// For each slot, the place in `masters`, or [`NONE`].
     owners: Vec<u16>,
     /// The address of each node, by its id.
@@ -53,7 +55,7 @@ pub(super) struct Reading<'a> {
 impl Topology {
     /// Reads the reply to CLUSTER SLOTS; `None` if it has another form.
     pub(super) fn parse(reply: &Value, reading: Reading<'_>) -> Option<Self> {
-        let (mut ranges, mut replicas) = (Vec::new(), Vec::new());
+        let (mut ranges, mut replicas, mut bare) = (Vec::new(), Vec::new(), Vec::new());
         let (mut by_id, mut aliases) = (BTreeMap::new(), BTreeMap::new());
         let mut address = |node: &Value| {
             let Node { id, called, address } = Node::read(node, reading)?;
@@ -69,14 +71,16 @@ impl Topology {
             if start > end || end >= SLOTS {
                 return None;
             }
+            let (master, before) = (address(master), replicas.len());
+            replicas.extend(others.iter().filter_map(&mut address));
             // A node without a known address serves nobody.
-            if let Some(master) = address(master) {
+            if let Some(master) = master {
+                bare.extend((replicas.len() == before).then(|| master.clone()));
                 ranges.push((start, end, master));
             }
-            replicas.extend(others.iter().filter_map(&mut address));
         }
         let mut masters: Vec<HostPort> = ranges.iter().map(|(_, _, master)| master.clone()).collect();
-        for nodes in [&mut masters, &mut replicas] {
+        for nodes in [&mut masters, &mut replicas, &mut bare] {
             nodes.sort_unstable();
             nodes.dedup();
             nodes.truncate(NODES_MAX);
@@ -86,12 +90,17 @@ impl Topology {
             let index = masters.binary_search(&master).ok().and_then(|index| u16::try_from(index).ok())?;
             owners[usize::from(start)..=usize::from(end)].fill(index);
         }
-        Some(Self { masters, replicas, owners, by_id, aliases })
+        Some(Self { masters, replicas, bare, owners, by_id, aliases })
     }
 
     /// The masters with slots, in order.
     pub(super) fn masters(&self) -> &[HostPort] {
         &self.masters
+    }
+
+    /// The masters without a replica that works.
+    pub(super) fn bare(&self) -> &[HostPort] {
+        &self.bare
     }
 
     /// Every node.
@@ -224,6 +233,7 @@ mod tests {
         assert_eq!(plain.owner(99), Some(&at("10.0.0.1", 7)));
         assert_eq!(plain.owner(100), Some(&at("seed", 8)), "the node that was asked");
         assert_eq!((plain.uncovered(), plain.nodes().count()), (0, 3));
+        assert_eq!(plain.bare(), [at("seed", 8)]);
         let named = parse(&reply, &asked, true, None).unwrap();
         assert_eq!(named.masters(), [at("one.example", 7), at("seed", 8)]);
         assert_eq!(named.resolve(at("10.0.0.1", 7)), at("one.example", 7));

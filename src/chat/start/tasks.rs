@@ -25,6 +25,7 @@ use super::{
         rosters::{Rosters, changes::RosterQueue},
         router::Router,
         search_index::{GrownLogs, SearchIndex},
+        split::SplitWatch,
     },
     Ground,
 };
@@ -156,7 +157,7 @@ impl Ground {
         Kept { default: config.retention, erasure_requested }
     }
 
-    /// Starts the delivery through the store, for times without Redis.
+    /// Starts the delivery through the store, for times without Redis, and the look for nodes that use another one.
     pub(super) fn start_relay(&self, growth: Arc<Growth>, reconciler: Arc<Reconciler>, hints: Arc<Hints>) {
         let relay = Relay {
             node: self.config.node.clone(),
@@ -170,5 +171,10 @@ impl Ground {
             hints,
         };
         self.supervisor.spawn_until_stop(TaskName::Relay, relay, |relay| relay.run().boxed());
+        if self.config.redis.is_some() {
+            let (node, store) = (self.config.node.clone(), self.store.clone());
+            let watch = SplitWatch { node, store, backplane: self.backplane.clone(), degrade: self.degrade.clone() };
+            self.supervisor.spawn_until_stop(TaskName::SplitWatch, watch, |watch| watch.run().boxed());
+        }
     }
 }

@@ -5,14 +5,18 @@ use std::time::Duration;
 use bb8::ManageConnection;
 use futures_util::future::{join_all, try_join_all};
 use tokio::time::timeout;
-use tokio_postgres::Row;
+use tokio_postgres::{
+    Row,
+    types::{ToSql, Type},
+};
 
 use super::{
-    super::{Cause, Pool, StoreError, migrations},
+    super::{Cause, LIVING_MAX, LivingNode, Pool, RelaySign, StoreError, migrations},
     deployment,
     errors::{POOLED_REMEDY, describe, fault},
     pooler, schema,
     sessions::{Session, Sessions},
+    watches,
 };
 use crate::{
     config::StoreConfig,
@@ -247,9 +251,27 @@ async fn try_commit(sessions: &Sessions, session: &Session) -> Checked<()> {
     }
 }
 
+/// The nodes that gave a sign of life within `span`; none if the server does not tell.
+pub async fn living(config: &StoreConfig, span: Duration) -> Vec<LivingNode> {
+    let read = async {
+        let session = Sessions::of(config).ok()?.connect().await.ok()?;
+        let parameters: [(&(dyn ToSql + Sync), Type); 2] =
+            [(&span.as_secs_f64(), Type::FLOAT8), (&(LIVING_MAX as i64), Type::INT8)];
+        let rows = session.client.query_typed(watches::LIVING, &parameters).await.ok()?;
+        Some(rows.iter().filter_map(watches::living_node).collect())
+    };
+    timeout(QUERY_TIMEOUT, read).await.ok().flatten().unwrap_or_default()
+}
+
 /// Finds nodes that reach each other only through the store.
 async fn relaying_nodes(session: &Session) -> Checked<Option<Finding>> {
     let nodes = fetch(session, "SELECT node FROM alone WHERE until > clock_timestamp() ORDER BY node").await?;
-    let nodes: Vec<&str> = nodes.iter().map(|row| row.get(0)).collect();
-    Ok((!nodes.is_empty()).then(|| Finding::new(Fault::NodesRelay, format!("without Redis: {}", nodes.join(", ")))))
+    let (apart, without): (Vec<&str>, Vec<&str>) =
+        nodes.iter().map(|row| row.get::<_, &str>(0)).partition(|node| node.ends_with(RelaySign::APART));
+    let apart: Vec<&str> = apart.into_iter().filter_map(|node| node.strip_suffix(RelaySign::APART)).collect();
+    let named = [("without Redis: ", without), ("others use another Redis: ", apart)];
+    let named =
+        named.iter().filter(|(_, nodes)| !nodes.is_empty()).map(|(why, nodes)| format!("{why}{}", nodes.join(", ")));
+    let named = named.collect::<Vec<_>>().join("; ");
+    Ok((!named.is_empty()).then(|| Finding::new(Fault::NodesRelay, named)))
 }

@@ -5,22 +5,22 @@ use std::time::Duration;
 use async_trait::async_trait;
 
 use super::{
-    super::{Notices, Operation, Relay, StoreError},
+    super::{Notices, Operation, Relay, RelaySign, StoreError},
     Postgres,
     rows::log,
 };
-use crate::model::{LogId, NodeId, Seq};
+use crate::model::{LogId, Seq};
 
 #[async_trait]
 impl Relay for Postgres {
-    async fn give_notice(&self, node: &NodeId, alone: Duration, grown: &[(LogId, Seq)]) -> Result<(), StoreError> {
+    async fn give_notice(&self, sign: &RelaySign, valid: Duration, grown: &[(LogId, Seq)]) -> Result<(), StoreError> {
         let (logs, seqs): (Vec<&str>, Vec<Seq>) = grown.iter().map(|(log, seq)| (log.as_str(), *seq)).unzip();
         let sql = "SELECT give_notice($1, $2, $3, $4)";
-        self.query(Operation::Relay, sql, &[&node.as_str(), &alone.as_secs_f64(), &logs, &seqs]).await.map(drop)
+        self.query(Operation::Relay, sql, &[&sign.to_string(), &valid.as_secs_f64(), &logs, &seqs]).await.map(drop)
     }
 
-    async fn withdraw_notice(&self, node: &NodeId) -> Result<(), StoreError> {
-        self.query(Operation::Relay, "SELECT withdraw_notice($1)", &[&node.as_str()]).await.map(drop)
+    async fn withdraw_notice(&self, sign: &RelaySign) -> Result<(), StoreError> {
+        self.query(Operation::Relay, "SELECT withdraw_notice($1)", &[&sign.to_string()]).await.map(drop)
     }
 
     async fn notices(&self, span: Duration) -> Result<Notices, StoreError> {

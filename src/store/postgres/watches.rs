@@ -3,18 +3,24 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
+use tokio_postgres::Row;
 
 use super::{
-    super::{Operation, StoreError, TakenWatch, Waiting, Watches},
+    super::{LIVING_MAX, LivingNode, Operation, StoreError, TakenWatch, Waiting, Watches},
     Postgres,
     rows::conversation_id,
 };
-use crate::model::{ConversationId, LogId, Seq};
+use crate::model::{ConversationId, LogId, NodeId, Seq};
 
 const SIGN: &str = "INSERT INTO watches (process, signed_at, done_until) \
          VALUES ($1, clock_timestamp(), clock_timestamp() - make_interval(secs => $2)) \
      ON CONFLICT (process) DO UPDATE SET signed_at = excluded.signed_at, done_until = excluded.done_until, \
          taken_until = NULL";
+/// The process is the node's id and a random number; no id has this letter.
+pub(super) const LIVING: &str = "SELECT split_part(w.process, '#', 1), \
+         extract(epoch FROM clock_timestamp() - w.signed_at)::double precision, \
+         EXISTS (SELECT FROM alone a WHERE a.node = split_part(w.process, '#', 1) AND a.until > clock_timestamp()) \
+     FROM watches w WHERE w.signed_at > clock_timestamp() - make_interval(secs => $1) ORDER BY w.process LIMIT $2";
 const TAKE: &str = "UPDATE watches w SET taken_until = clock_timestamp() + make_interval(secs => $3) \
      FROM ( \
          SELECT process FROM watches WHERE process <> $1 AND signed_at < clock_timestamp() - make_interval(secs => $2) \
@@ -33,6 +39,16 @@ const GROWN: &str = "WITH grown AS MATERIALIZED ( \
          ) l WHERE l.kind = 0 AND l.created_at >= clock_timestamp() - make_interval(secs => $1)) \
      FROM grown g ORDER BY g.log";
 
+/// A row of [`LIVING`]; `None` if no node wrote it.
+pub(super) fn living_node(row: &Row) -> Option<LivingNode> {
+    let node = NodeId::parse(row.get(0)).ok()?;
+    Some(LivingNode {
+        node,
+        signed_ago: Duration::try_from_secs_f64(row.get(1)).unwrap_or_default(),
+        alone: row.get(2),
+    })
+}
+
 #[async_trait]
 impl Watches for Postgres {
     async fn sign_watch(&self, process: &str, behind: Duration) -> Result<(), StoreError> {
@@ -41,6 +57,12 @@ impl Watches for Postgres {
 
     async fn end_watch(&self, process: &str) -> Result<(), StoreError> {
         self.query(Operation::Write, "DELETE FROM watches WHERE process = $1", &[&process]).await.map(drop)
+    }
+
+    async fn living(&self, span: Duration) -> Result<Vec<LivingNode>, StoreError> {
+        let limit = i64::try_from(LIVING_MAX).unwrap_or(i64::MAX);
+        let rows = self.query(Operation::Relay, LIVING, &[&span.as_secs_f64(), &limit]).await?;
+        Ok(rows.iter().filter_map(living_node).collect())
     }
 
     async fn take_watch(&self, by: &str, lapse: Duration, claim: Duration) -> Result<Option<TakenWatch>, StoreError> {

@@ -5,18 +5,18 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 
 use super::{
-    super::{Notices, Relay, StoreError},
+    super::{Notices, Relay, RelaySign, StoreError},
     Sqlite,
 };
-use crate::model::{LogId, NodeId, Seq};
+use crate::model::{LogId, Seq};
 
 #[async_trait]
 impl Relay for Sqlite {
-    async fn give_notice(&self, _: &NodeId, _: Duration, _: &[(LogId, Seq)]) -> Result<(), StoreError> {
+    async fn give_notice(&self, _: &RelaySign, _: Duration, _: &[(LogId, Seq)]) -> Result<(), StoreError> {
         Ok(())
     }
 
-    async fn withdraw_notice(&self, _: &NodeId) -> Result<(), StoreError> {
+    async fn withdraw_notice(&self, _: &RelaySign) -> Result<(), StoreError> {
         Ok(())
     }
 

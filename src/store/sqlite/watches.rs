@@ -6,11 +6,11 @@ use async_trait::async_trait;
 use rusqlite::{Connection, OptionalExtension, Result, Row, params};
 
 use super::{
-    super::{Operation, StoreError, TakenWatch, Waiting, Watches},
+    super::{LIVING_MAX, LivingNode, Operation, StoreError, TakenWatch, Waiting, Watches},
     Sqlite, now,
     rows::{id, micros},
 };
-use crate::model::{ConversationId, LogId, Seq};
+use crate::model::{ConversationId, LogId, NodeId, Seq};
 
 /// A page of conversations with their messages, and the last name that was looked at, unless it is the last one.
 type Grown = (Vec<(ConversationId, Waiting)>, Option<LogId>);
@@ -32,6 +32,26 @@ impl Watches for Sqlite {
         let process = process.to_owned();
         let sql = "DELETE FROM watches WHERE process = ?1";
         self.write(Operation::Write, move |db| db.execute(sql, [&process]).map(drop)).await
+    }
+
+    async fn living(&self, span: Duration) -> Result<Vec<LivingNode>, StoreError> {
+        let sql = "SELECT process, signed_at FROM watches WHERE signed_at > ?1 ORDER BY process LIMIT ?2";
+        let read = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, row.get::<_, i64>(1)?));
+        self.read(Operation::Relay, move |db| {
+            let at = now();
+            let rows: Vec<_> = db
+                .prepare_cached(sql)?
+                .query_map(params![at.saturating_sub(micros(span)), LIVING_MAX as i64], read)?
+                .collect::<Result<_>>()?;
+            let living = |(process, signed_at): (String, i64)| {
+                let node = NodeId::parse(process.split_once('#')?.0).ok()?;
+                let signed_ago = Duration::from_micros(at.saturating_sub(signed_at).max(0).unsigned_abs());
+                // A node on SQLite has a store of its own, where nobody relays.
+                Some(LivingNode { node, signed_ago, alone: false })
+            };
+            Ok(rows.into_iter().filter_map(living).collect())
+        })
+        .await
     }
 
     async fn take_watch(&self, by: &str, lapse: Duration, claim: Duration) -> Result<Option<TakenWatch>, StoreError> {

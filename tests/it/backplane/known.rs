@@ -242,11 +242,20 @@ async fn users_whose_slot_moves_are_known_at_once() {
             break;
         }
     }
+    // The departure of each changes its entry once more. Later, only the proof tells what a slot on its way hides.
+    for id in &mates {
+        let gone = async || cluster.keys(&format!("ws:conns:*:{id}")).await.is_empty();
+        nodes[0].until("a mate to have departed", gone).await;
+    }
     let all: Vec<UserId> = mates.iter().map(|id| user(id)).chain([user("before")]).collect();
     let of = async |node: &Node| node.backplane.connected(&all).await;
     for _ in 0..3 {
         assert_eq!(of(&nodes[0]).await, [false, false, false, true]);
     }
+
+    let asked = nodes[0].metrics.presence_asked.get();
+    assert_eq!(of(&nodes[0]).await, [false, false, false, true]);
+    assert_eq!(nodes[0].metrics.presence_asked.get(), asked, "all are remembered");
 
     let from = cluster.master_of_slot(slot).await;
     let to = (from + 1) % 3;

@@ -164,7 +164,7 @@ async fn rarer_calls(store: &Arc<dyn Store>, name: &str) {
     store.waiting_posts().await.unwrap();
     store.sign_watch("process", second).await.unwrap();
     store.take_watch("process", minute, minute).await.unwrap();
-    store.give_notice(&NodeId::fresh(), second, &[(LogId::from(&made), 1)]).await.unwrap();
+    store.give_notice(&RelaySign::alone(NodeId::fresh()), second, &[(LogId::from(&made), 1)]).await.unwrap();
     store.notices(minute).await.unwrap();
     store.ping().await.unwrap();
 }
