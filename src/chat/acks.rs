@@ -120,3 +120,78 @@ impl Acks {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use async_trait::async_trait;
+    use tokio::{io::AsyncReadExt, net::TcpStream};
+
+    use super::*;
+    use crate::{
+        chat::connection::JoinedBy,
+        dialect::{Dialect, RequestMeta},
+        hub::{Source, SourceFailed, Terms, Wanted},
+        model::{Clock, ConnectionId, Entry, LogId, Timestamp, UserId},
+        outbox::{Outbox, OutboxBudget, OutboxLimits},
+        supervise::Supervisor,
+    };
+
+    struct Nothing;
+
+    #[async_trait]
+    impl Source for Nothing {
+        async fn after(&self, _: Wanted<'_>) -> Result<Vec<Entry>, SourceFailed> {
+            Ok(Vec::new())
+        }
+    }
+
+    async fn connect(metrics: &Arc<Metrics>) -> (Arc<Connection>, TcpStream) {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (client, server) =
+            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
+        let (_reader, writer) = server.unwrap().0.into_split();
+        writer.writable().await.unwrap();
+        let too_slow = Frame::close(1008, "");
+        let limits = Arc::new(OutboxLimits { bytes: 1 << 20, stalled_after: Duration::from_secs(30), too_slow });
+        let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, OutboxBudget::new(1 << 30, metrics.clone()));
+        outbox.greet([]);
+        let alice = UserId::parse("alice").unwrap();
+        (Arc::new(Connection::new(outbox, alice, Dialect::Native, None)), client.unwrap())
+    }
+
+    async fn next_frame(client: &mut TcpStream) -> String {
+        let mut frame = [0; 1_024];
+        let read = timeout(Duration::from_secs(30), client.read(&mut frame)).await.unwrap().unwrap();
+        String::from_utf8_lossy(&frame[..read]).into_owned()
+    }
+
+    #[tokio::test]
+    async fn an_ack_comes_before_the_answer_of_a_later_join_or_in_its_place() {
+        let metrics = Arc::new(Metrics::new().unwrap());
+        let supervisor = Supervisor::new(metrics.clone());
+        let hub = Hub::start(1, Arc::new(Nothing), metrics.clone(), Clock::system(), supervisor.clone());
+        let acks = Arc::new(Acks { hub: hub.clone(), metrics: metrics.clone() });
+        let (log, room) = (LogId::parse("room").unwrap(), ConversationId::parse("room").unwrap());
+        let _opened = hub.follow(&log);
+        hub.set_base(&log, 7, None);
+        let (connection, mut client) = connect(&metrics).await;
+        let at = Timestamp::from_seconds(1);
+        let answer = || {
+            let sent = Sent { log: log.clone(), recipient: None, seq: 7, at, client_id: None, duplicate: false };
+            CommandReply::from(Reply::Sent(sent))
+        };
+        let frame = |reply: &Reply| Dialect::Native.reply(RequestMeta { reference: None, client_id: None, at }, reply);
+        let ack = || Arc::new(PendingAck::new(connection.id(), None, None));
+        assert!(acks.send_alone(&connection, ack(), answer(), frame).is_none());
+        assert!(next_frame(&mut client).await.contains(r#""type":"ack""#), "the socket listens nowhere");
+
+        connection.record_join(&room, None, JoinedBy::Client);
+        hub.attach(&log, Dialect::Native, &connection.outbox, Terms::default());
+        let mut placed = acks.send_alone(&connection, ack(), answer(), frame).expect("the socket has joined since");
+        assert!(timeout(Duration::from_millis(50), &mut placed).await.is_err(), "it lacks the entries before");
+        hub.splice(&log, connection.id(), 7, 0).unwrap();
+        assert!(matches!(placed.await.unwrap().ack, AckPlace::Taken));
+        assert!(next_frame(&mut client).await.contains(r#""seq":7"#));
+        supervisor.stop().cancel();
+    }
+}
