@@ -8,6 +8,10 @@ use std::{
 
 use crate::config::{SecretFile, TlsFiles, TlsMaterial};
 
+mod alert;
+
+pub use alert::{causes, refused_certificate};
+
 /// Minimum time between two reads of the same files.
 const READ_EVERY: Duration = Duration::from_secs(1);
 /// Time after which the same remark is logged again.
@@ -132,6 +136,11 @@ impl<T: Clone> WatchedTls<T> {
         Ok(Self { files, make: Box::new(make), state })
     }
 
+    /// The words for a server that refuses the certificate that the node shows, or demands one, for the reason `why`.
+    pub fn refused(&self, why: &str) -> String {
+        self.files.refused(why)
+    }
+
     /// The value for the files as they are now. Files that are bad at the moment, because they are just being replaced, change nothing.
     pub fn current(&self) -> T {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -224,7 +233,7 @@ mod tests {
             Some(b"bad") => Err("no certificate in it".to_owned()),
             ca => Ok(String::from_utf8(ca.unwrap().to_vec()).unwrap()),
         };
-        let tls = WatchedTls::new(TlsFiles { ca: Some(ca.clone()), client: None }, make).unwrap();
+        let tls = WatchedTls::new(TlsFiles { ca: Some(ca.clone()), ..TlsFiles::default() }, make).unwrap();
         let after = |text: Option<&str>| {
             match text {
                 Some(text) => std::fs::write(&ca, text).unwrap(),

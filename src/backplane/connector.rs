@@ -18,7 +18,7 @@ use super::{
 };
 use crate::{
     config::{HostPort, RedisConfig, RedisForm, RedisLogin, RedisServers, TlsMaterial},
-    credentials::{Logins, WatchedTls},
+    credentials::{self, Logins, WatchedTls},
     degrade::Fault,
 };
 
@@ -125,10 +125,21 @@ impl Connector {
         let client = self.client_with(place, login)?;
         let connect = client.get_multiplexed_async_connection_with_config(config);
         // The library bounds the connection attempt, but not the name resolution before it.
-        let connected = timeout(CONNECT_TIMEOUT + RESPONSE_TIMEOUT, connect).await.map_err(|_| LinkError::Timeout);
-        match connected.and_then(|tried| tried.map_err(LinkError::from)) {
-            Ok(connection) => Ok(connection),
-            Err(error) => Err(plain_text::explain(&client, error).await),
+        let error = match timeout(CONNECT_TIMEOUT + RESPONSE_TIMEOUT, connect).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => self.refused_certificate(&error).unwrap_or_else(|| error.into()),
+            Err(_) => LinkError::Timeout,
+        };
+        Err(plain_text::explain(&client, error).await)
+    }
+
+    /// The error for a server that refuses the certificate of this node, or the lack of one; `None` if `error` is another one.
+    fn refused_certificate(&self, error: &RedisError) -> Option<LinkError> {
+        match &self.0.template {
+            Template::Plain(_) => None,
+            Template::Tls(tls) => {
+                credentials::refused_certificate(error).map(|why| LinkError::CertificateRefused(tls.refused(&why)))
+            }
         }
     }
 

@@ -27,6 +27,7 @@ pub(super) fn link_finding(error: &LinkError) -> Finding {
         LinkError::Refused(refusal) => refused(refusal),
         LinkError::Timeout => Finding::new(Fault::RedisSilent, error.to_string()),
         LinkError::Down | LinkError::Broken(_) => Finding::new(Fault::RedisUnreachable, error.to_string()),
+        LinkError::CertificateRefused(why) => Finding::new(Fault::RedisDeniesAccess, why.clone()),
         LinkError::Unexpected => Finding::new(Fault::RedisUnreachable, NO_REDIS),
         LinkError::Unfit(mode) => mode.finding(),
         LinkError::NoPrimary(finding) => Finding::clone(finding),

@@ -51,7 +51,8 @@ impl Hearing {
         self.dead.store(true, Ordering::Release);
         let finding = fault::link_finding(error);
         // An error reply names the fault; a canary that does not arrive, or a connection that ends, does not.
-        let named = matches!(error, LinkError::Refused(_)) && finding.fault != Fault::RedisRefusesWrites;
+        let refused = matches!(error, LinkError::Refused(_) | LinkError::CertificateRefused(_));
+        let named = refused && finding.fault != Fault::RedisRefusesWrites;
         let what = match self.work {
             Work::Publish => "publications fail",
             _ => "the subscription fails",

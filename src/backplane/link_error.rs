@@ -19,6 +19,9 @@ pub(super) enum LinkError {
     /// The connection broke; Redis may have executed the command.
     #[error("connection broken: {0}")]
     Broken(String),
+    /// The server refuses the certificate of this node, or demands one.
+    #[error("{0}")]
+    CertificateRefused(String),
     /// Redis replied with an error.
     #[error("Redis refused the command: {0}")]
     Refused(Refusal),

@@ -240,7 +240,7 @@ mod tests {
     use crate::config::TlsFiles;
 
     fn target(url: &str, ca: Option<&str>) -> Result<Arc<Target>, StartError> {
-        let tls = TlsFiles { ca: ca.map(Into::into), client: None };
+        let tls = TlsFiles { ca: ca.map(Into::into), ..TlsFiles::default() };
         Target::new(&RedisConfig { sentinel_tls: tls.clone(), tls, ..RedisConfig::at(url).unwrap() })
     }
 

@@ -232,7 +232,7 @@ fn note_failure(cluster: &Cluster, failing: &mut HashMap<HostPort, Failing>, mas
     let known = failing.entry(master.clone()).or_insert_with(|| Failing { since: Instant::now(), count: 0 });
     known.count += 1;
     let down = match error {
-        LinkError::Broken(_) => true,
+        LinkError::Broken(_) | LinkError::CertificateRefused(_) => true,
         LinkError::Refused(refusal) if refusal.code == "CLUSTERDOWN" => known.since.elapsed() >= NOT_WHOLE,
         _ => known.count >= FAILURES,
     };

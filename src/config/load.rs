@@ -171,8 +171,11 @@ fn read_redis(reader: &mut Reader<'_>, notes: &mut Vec<String>) -> Option<RedisC
     let tls = read_tls(reader, &set::REDIS_CA_FILE, &set::REDIS_CLIENT_CERT_FILE, &set::REDIS_CLIENT_KEY_FILE);
     let certificate = (&set::REDIS_SENTINEL_CLIENT_CERT_FILE, &set::REDIS_SENTINEL_CLIENT_KEY_FILE);
     let own = read_tls(reader, &set::REDIS_SENTINEL_CA_FILE, certificate.0, certificate.1);
-    let sentinel_tls =
-        TlsFiles { ca: own.ca.or_else(|| tls.ca.clone()), client: own.client.or_else(|| tls.client.clone()) };
+    let sentinel_tls = TlsFiles {
+        ca: own.ca.or_else(|| tls.ca.clone()),
+        setting: if own.client.is_none() && tls.client.is_some() { tls.setting } else { own.setting },
+        client: own.client.or_else(|| tls.client.clone()),
+    };
     if let Some(servers) = &servers {
         let at_sentinels = matches!(&servers.form, RedisForm::Sentinel(sentinels) if sentinels.tls);
         for (setting, uses_tls) in

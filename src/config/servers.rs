@@ -218,6 +218,13 @@ mod tests {
     fn a_certificate_needs_its_own_key_and_tls() {
         let folder = tempfile::tempdir().unwrap();
         let (one, other) = (certificate(folder.path(), "one"), certificate(folder.path(), "other"));
+        // Without extensions it is of version 1.
+        let request = "x509 -x509toreq -in one.pem -signkey one.key -out one.csr";
+        for words in [request, "x509 -req -in one.csr -signkey one.key -out old.pem"] {
+            let run = Command::new("openssl").args(words.split(' ')).current_dir(folder.path()).output().unwrap();
+            assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        }
+        let old = folder.path().join("old.pem").display().to_string();
         for server in ["REDIS", "DATABASE"] {
             let names = [format!("{server}_CLIENT_CERT_FILE"), format!("{server}_CLIENT_KEY_FILE")];
             let faults = |certificate: &str, key: &str, more: &[(&str, &str)]| {
@@ -232,6 +239,10 @@ mod tests {
             assert!(faults(&one.0, &one.0, &[]).contains("no private key"));
             assert!(faults(&one.1, &one.1, &[]).contains("no PEM certificate"));
             assert!(faults(&one.0, "/nowhere", &[]).contains("can't be read"));
+            let refused = faults(&old, &one.1, &[]);
+            let says = [&*names[0], "X.509 version 1", "-extfile"];
+            assert!(says.iter().all(|words| refused.contains(words)), "{refused}");
+            assert!(!refused.contains("does not belong") && !refused.contains(&names[1]), "{refused}");
             let plain = [("REDIS_URL", "redis://h"), ("DATABASE_URL", "postgres://h/x?sslmode=disable")];
             let needs = if server == "REDIS" { "asks for no TLS" } else { "sslmode=disable" };
             assert!(faults(&one.0, &one.1, &plain).contains(needs));

@@ -22,7 +22,9 @@ impl Authority {
     pub fn new() -> Self {
         let authority = Self { folder: guard::folder("switchboard-authority-") };
         set_permissions(authority.folder.path(), Permissions::from_mode(0o755)).expect("the folder is ours");
-        authority.openssl("req -x509 -days 2 -subj /CN=authority", "-keyout ca.key -out ca.pem");
+        // Of two with the same name, a server would blame the signature.
+        let name = authority.folder.path().file_name().expect("it has a name").to_string_lossy();
+        authority.openssl(&format!("req -x509 -days 2 -subj /CN={name}"), "-keyout ca.key -out ca.pem");
         authority
     }
 
@@ -34,13 +36,18 @@ impl Authority {
     /// Makes a certificate for a name, which is also that of a host. Returns its file and that of its key, which PostgreSQL can
     /// read too.
     pub fn issue(&self, name: &str) -> (PathBuf, PathBuf) {
+        self.issue_for(name, 2)
+    }
+
+    /// The same, valid for some days. For none, it has expired after a second.
+    pub fn issue_for(&self, name: &str, days: u32) -> (PathBuf, PathBuf) {
         self.openssl(
             &format!("req -subj /CN={name} -addext subjectAltName=DNS:{name},IP:127.0.0.1"),
             &format!("-keyout {name}.key -out {name}.csr"),
         );
-        let sign =
-            format!("x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -days 2 -copy_extensions copy -out {name}.pem");
-        self.run(&sign);
+        self.run(&format!(
+            "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -days {days} -copy_extensions copy -out {name}.pem"
+        ));
         let [certificate, key] = ["pem", "key"].map(|kind| self.folder.path().join(format!("{name}.{kind}")));
         set_permissions(&key, Permissions::from_mode(0o600)).expect("the file is ours");
         if let Some((user, group)) = other_user() {

@@ -181,6 +181,7 @@ impl Cluster {
     ) -> Result<MultiplexedConnection, LinkError> {
         self.connector.connect(&Place::Host(address.clone()), config).await.map_err(|error| match error {
             LinkError::Broken(why) => LinkError::Broken(format!("{address}: {why}")),
+            LinkError::CertificateRefused(why) => LinkError::CertificateRefused(format!("{address}: {why}")),
             error => error,
         })
     }

@@ -38,7 +38,7 @@ pub(super) fn tls(material: &TlsMaterial, trusts: bool) -> Result<MakeRustlsConn
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?
         .with_root_certificates(roots);
-    let tls = match material.certificate_and_key()? {
+    let tls = match material.certificate_and_key().map_err(|flaw| flaw.to_string())? {
         Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| error.to_string())?,
         None => builder.with_no_client_auth(),
     };

@@ -79,6 +79,17 @@ async fn postgresql_is_shown_a_certificate_and_a_replaced_one_is_used() {
     let (code, printed) = run("check", &settings).await;
     assert!(code == Some(1) && printed.contains("store-denies-access"), "{printed}");
 
+    // One that has expired is named, and so is one of an authority that is not trusted.
+    for (wrong, why) in
+        [(clients.issue_for("expired", 0), "it has expired"), (later.issue("node"), "does not trust the authority")]
+    {
+        stranger.become_those(&wrong);
+        tokio::time::sleep(Duration::from_millis(1_100)).await;
+        let (code, printed) = run("check", &settings).await;
+        let says = ["store-denies-access", "own certificate", &*certificate, "(DATABASE_CLIENT_CERT_FILE)", why];
+        assert!(code == Some(1) && says.iter().all(|words| printed.contains(words)), "{printed}");
+    }
+
     // From now on the server trusts another authority alone.
     shown.become_those(&later.issue("node"));
     replace(&trusted, &later.ca());
@@ -112,13 +123,15 @@ async fn redis_is_shown_a_certificate_and_a_replaced_one_is_used() {
     let mut talk = Talk::between(&one, &two).await;
     talk.say(3).await;
     let without = serve(&url, &database).set("REDIS_CA_FILE", servers.ca().display()).start().await;
-    faulty(&without, "redis-unreachable").await;
+    faulty_with(&without, "redis-denies-access", &["demands a certificate", "set REDIS_CLIENT_CERT_FILE"]).await;
 
     let trusted: String = later.ca().display().to_string();
     let () = redis.command(&["CONFIG", "SET", "tls-ca-cert-file", &trusted]).await;
     let _: redis::Value = redis.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
     let _: redis::Value = redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
-    tokio::join!(talk.say(3), faulty(&one, "redis-unreachable"));
+    let file = shown.certificate.display().to_string();
+    let words = ["this node's own certificate", &*file, "(REDIS_CLIENT_CERT_FILE)", "does not trust the authority"];
+    tokio::join!(talk.say(3), faulty_with(&one, "redis-denies-access", &words));
     shown.become_those(&later.issue("node"));
     for node in [&one, &two] {
         is_healthy(node).await;
@@ -189,6 +202,14 @@ async fn a_cluster_and_sentinels_are_shown_certificates() {
     let mut talk = Talk::between(&one, &two).await;
     talk.say(3).await;
     talk.all_is_heard().await;
+    // The primary is used as before.
+    let file = own.certificate.display().to_string();
+    own.become_those(&sentinels.issue_for("node", 0));
+    tokio::time::sleep(Duration::from_millis(1_100)).await;
+    let _: redis::Value = sentinel.command(&["CLIENT", "KILL", "TYPE", "normal"]).await;
+    let _: redis::Value = sentinel.command(&["CLIENT", "KILL", "TYPE", "pubsub"]).await;
+    let words = ["own certificate", &*file, "(REDIS_SENTINEL_CLIENT_CERT_FILE)", "it has expired"];
+    faulty_with(&one, "redis-sentinels-away", &words).await;
     // Each kind trusts other certificates: with one pair for both, one of them refuses it.
     let (status, log) = own
         .to("REDIS_SENTINEL", serve(&url, &database), &sentinels.ca())
