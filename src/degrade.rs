@@ -13,6 +13,7 @@ use std::{
 
 use tokio::sync::watch;
 
+mod calls;
 mod fault;
 mod feature;
 mod outage;
@@ -120,8 +121,9 @@ impl Degrade {
         self.notify_if_changed(changed)
     }
 
-    /// Records certain evidence that a part works. True if its state changed.
+    /// Records certain evidence that a part works, and lets this node in. True if its state changed.
     pub fn set_up(&self, part: Part) -> bool {
+        self.note_let_in(part);
         let changed = self.part(part).set(None);
         self.forget_passing(part, changed);
         self.notify_if_changed(changed)
@@ -222,54 +224,6 @@ impl Degrade {
     /// True unless this kind of work fails although its part answers. It is cheap enough for every append.
     pub fn works(&self, work: Work) -> bool {
         self.fault_of(work).is_none()
-    }
-
-    /// Records that a call of this kind of work was refused for a reason that lasts until an operator acts. `call` is a
-    /// constant that tells what was called.
-    pub fn call_refused(&self, work: Work, call: &'static str, fault: Finding) {
-        self.add_refusal(work, call, fault, true);
-    }
-
-    /// Records that a call failed for a reason that may pass by itself: a lock, no free connection. It counts as a fault if
-    /// the same call fails for some seconds.
-    pub fn call_failed(&self, work: Work, call: &'static str, fault: Finding) {
-        // Else the whole part is away, which says more.
-        if self.state(work.part()).link == LinkState::Up {
-            self.add_refusal(work, call, fault, false);
-        }
-    }
-
-    fn add_refusal(&self, work: Work, call: &'static str, fault: Finding, lasting: bool) {
-        let name = |refused: &RefusedCalls| refused.fault().map(|finding| finding.fault);
-        let changed = self.change_refused_calls(|all| {
-            let refused = &mut all[work as usize];
-            let before = name(refused);
-            refused.add(call, fault, lasting);
-            before != name(refused)
-        });
-        self.notify_if_changed(changed);
-    }
-
-    /// Records that a call succeeded. The work works again once no call of it is known to be refused. It is cheap enough for
-    /// every call.
-    pub fn call_succeeded(&self, work: Work, call: &'static str) {
-        if self.refused_count.load(Ordering::Acquire) == 0 {
-            return;
-        }
-        let changed = self.change_refused_calls(|all| {
-            let refused = &mut all[work as usize];
-            let before = refused.fault().is_some();
-            refused.succeeded(call);
-            before != refused.fault().is_some()
-        });
-        self.notify_if_changed(changed);
-    }
-
-    fn change_refused_calls<T>(&self, change: impl FnOnce(&mut [RefusedCalls; Work::ALL.len()]) -> T) -> T {
-        let refused = &mut *self.refused_calls.lock().unwrap_or_else(PoisonError::into_inner);
-        let result = change(refused);
-        self.refused_count.store(refused.iter().map(RefusedCalls::len).sum(), Ordering::Release);
-        result
     }
 
     fn fault_of(&self, work: Work) -> Option<Arc<Finding>> {

@@ -9,12 +9,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use arc_swap::ArcSwapOption;
 use redis::{AsyncConnectionConfig, Pipeline, aio::MultiplexedConnection};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::sleep};
 
 use super::{
     cluster::{Cluster, Router, revive},
@@ -34,7 +34,7 @@ use super::{
 };
 use crate::{
     config::{HostPort, RedisConfig, RedisPrefix},
-    degrade::{Degrade, Fault, Finding},
+    degrade::{Degrade, Fault, Finding, Part},
 };
 
 /// Number of connections for commands. A connection is limited by what one core can encode and decode; more than a few
@@ -50,6 +50,8 @@ pub(super) const NODE_CONNECTIONS: usize = CONNECTIONS + QUERY_CONNECTIONS as us
 /// The same for each master of a cluster: for commands, for queries, for the subscription, for changes, and for questions about the
 /// masters.
 pub(super) const NODE_CONNECTIONS_PER_MASTER: usize = 5;
+/// Minimum time between two tries whether the server lets a connection in.
+const TRY_EVERY: Duration = Duration::from_secs(1);
 /// Maximum number of commands queued on one connection. Beyond it callers wait for room, within the same timeout.
 const WRITE_QUEUE: usize = 1_024;
 
@@ -62,6 +64,8 @@ pub(super) struct Link {
     times_opened: AtomicU64,
     /// A call timed out, and not all connections have answered a probe since. Other calls then fail at once.
     silent: AtomicBool,
+    /// True while a [try](Self::try_after_refusal) runs, and for a while after it.
+    tries: AtomicBool,
     /// A probe is late. Calls that can do without Redis then do.
     late: AtomicBool,
     /// Wakes the watchdog to check Redis now, because a call failed.
@@ -93,6 +97,7 @@ impl Link {
             open: ArcSwapOption::empty(),
             times_opened: AtomicU64::new(0),
             silent: AtomicBool::new(false),
+            tries: AtomicBool::new(false),
             late: AtomicBool::new(false),
             check_now: Notify::new(),
             ops,
@@ -262,11 +267,36 @@ impl Link {
         match pool.get().await {
             Ok(mut lent) => self.run_on(op, &mut lent.connection, pipeline).await,
             Err(error) => {
-                let result = Err(error);
-                self.record_result(op, &result);
-                result
+                self.record_failure(op, &error);
+                self.note_kept_out(op, &error);
+                Err(error)
             }
         }
+    }
+
+    /// Tells [`Degrade`] that the server lets in no connection for this operation, if an operator must end that.
+    fn note_kept_out(&self, op: Op, error: &LinkError) {
+        let finding = fault::link_finding(error);
+        if let (Some(work), true) = (op.work(), is_lasting(&finding)) {
+            self.degrade.call_kept_out(work, op.label(), finding);
+        }
+    }
+
+    /// Tries whether the server lets a connection in, if it let in none for a call: perhaps nobody repeats that call for long.
+    /// At most one try runs at a time, and no two begin within a second.
+    pub(super) fn try_after_refusal(self: &Arc<Self>) {
+        let Some(target) = self.target.clone().filter(|_| self.degrade.is_kept_out(Part::Redis)) else { return };
+        if self.tries.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let link = self.clone();
+        tokio::spawn(async move {
+            if target.connect(&AsyncConnectionConfig::new()).await.is_ok() {
+                link.degrade.note_let_in(Part::Redis);
+            }
+            sleep(TRY_EVERY).await;
+            link.tries.store(false, Ordering::Release);
+        });
     }
 
     /// Reads the next keys with a name of the registry, of all servers in turn.
@@ -333,8 +363,7 @@ impl Link {
     /// start of an era found no fault, and the probes send other commands.
     fn judge(&self, op: Op, refusals: impl Iterator<Item = Refusal>) {
         let Some(work) = op.work() else { return };
-        let lasting = |finding: &Finding| matches!(finding.fault, Fault::RedisDeniesAccess | Fault::RedisLacksCommand);
-        match refusals.map(|refusal| fault::refused(&refusal)).find(lasting) {
+        match refusals.map(|refusal| fault::refused(&refusal)).find(is_lasting) {
             // Redis' error for a script does not name the command.
             Some(Finding { fault, detail }) => {
                 self.degrade.call_refused(work, op.label(), Finding::new(fault, format!("{detail} ({})", op.label())));
@@ -361,20 +390,26 @@ impl Link {
                 }
                 self.judge(op, replies.errors().map(Refusal::from));
             }
-            // No call is made to a master that is known to be down.
-            Err(LinkError::Down) => {}
             Err(error) => {
-                self.ops.count_failure(op);
-                tracing::debug!(?op, %error, "a call to Redis failed");
-                // Of a cluster, each master may be silent alone.
-                let silent = *error == LinkError::Timeout && self.keys.layout() == Layout::Single;
-                self.silent.fetch_or(silent, Ordering::AcqRel);
-                self.check_now.notify_one();
+                self.record_failure(op, error);
                 if let LinkError::Refused(refusal) = error {
                     self.judge(op, std::iter::once(refusal.clone()));
                 }
             }
         }
+    }
+
+    fn record_failure(&self, op: Op, error: &LinkError) {
+        // No call is made to a server that is known to be down.
+        if *error == LinkError::Down {
+            return;
+        }
+        self.ops.count_failure(op);
+        tracing::debug!(?op, %error, "a call to Redis failed");
+        // Of a cluster, each master may be silent alone.
+        let silent = *error == LinkError::Timeout && self.keys.layout() == Layout::Single;
+        self.silent.fetch_or(silent, Ordering::AcqRel);
+        self.check_now.notify_one();
     }
 }
 
@@ -384,6 +419,11 @@ fn config() -> AsyncConnectionConfig {
         .set_connection_timeout(Some(CONNECT_TIMEOUT))
         .set_response_timeout(Some(RESPONSE_TIMEOUT))
         .set_pipeline_buffer_size(WRITE_QUEUE)
+}
+
+/// True if only an operator can end the fault of a refused call.
+fn is_lasting(finding: &Finding) -> bool {
+    matches!(finding.fault, Fault::RedisDeniesAccess | Fault::RedisLacksCommand)
 }
 
 #[cfg(test)]

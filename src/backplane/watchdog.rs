@@ -347,6 +347,7 @@ impl Watchdog {
     /// Records that a check that began at `started` succeeded. The link was `silent` then.
     fn note_success(&self, started: Instant, silent: bool) {
         self.link.probe_succeeded(silent);
+        self.link.try_after_refusal();
         self.degrade.note_late_redis(false);
         self.degrade.report(Part::Redis, Ok(started.elapsed()));
     }

@@ -90,6 +90,17 @@ const QUIET: Duration = Duration::from_secs(5);
 /// it succeeds in between, because only what it finds in one conversation makes it fail.
 const PASSES: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(5));
 
+/// The end of the reason for which a call was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Ends {
+    /// It may pass by itself.
+    ByItself,
+    /// An operator must act; a new connection that is let in shows that it was done.
+    OnceLetIn,
+    /// An operator must act; only the same call can show that it was done.
+    ByOperator,
+}
+
 /// The calls of one kind of work that are refused, each with the newest refusal. Different calls need different tables,
 /// rights or commands: one that succeeds says nothing of another.
 #[derive(Debug, Default)]
@@ -101,8 +112,7 @@ struct RefusedCall {
     /// First refusal of a row of them.
     since: Instant,
     last: Instant,
-    /// True if the reason lasts until an operator acts.
-    lasting: bool,
+    ends: Ends,
     /// It succeeded since the last refusal.
     succeeded: bool,
     /// It succeeded between two refusals.
@@ -110,16 +120,21 @@ struct RefusedCall {
 }
 
 impl RefusedCall {
+    /// True if the reason lasts until an operator acts.
+    fn lasts(&self) -> bool {
+        self.ends != Ends::ByItself
+    }
+
     fn is_over(&self, now: Instant) -> bool {
         let ago = now.duration_since(self.last);
-        let remembered = if self.lasting { REMEMBERED.0 } else { REMEMBERED.1 };
+        let remembered = if self.lasts() { REMEMBERED.0 } else { REMEMBERED.1 };
         ago >= remembered || self.succeeded && ago >= QUIET
     }
 
     fn is_fault(&self) -> bool {
         let lasted = self.last.duration_since(self.since);
         match self.in_turn {
-            _ if self.lasting => true,
+            _ if self.lasts() => true,
             true => lasted >= PASSES.1,
             false => lasted >= PASSES.0 && !self.succeeded,
         }
@@ -127,14 +142,14 @@ impl RefusedCall {
 }
 
 impl RefusedCalls {
-    /// Records that a call was refused. `lasting` is true if the reason lasts until an operator acts.
-    pub(super) fn add(&mut self, call: &'static str, finding: Finding, lasting: bool) {
+    /// Records that a call was refused, and when that may end.
+    pub(super) fn add(&mut self, call: &'static str, finding: Finding, ends: Ends) {
         let now = Instant::now();
         let before = self.0.get(call).filter(|before| !before.is_over(now));
         let since = before.map_or(now, |before| before.since);
-        let lasting = lasting || before.is_some_and(|before| before.lasting);
+        let ends = before.map_or(ends, |before| before.ends.max(ends));
         let in_turn = before.is_some_and(|before| before.in_turn || before.succeeded);
-        let refused = RefusedCall { finding: Arc::new(finding), since, last: now, lasting, succeeded: false, in_turn };
+        let refused = RefusedCall { finding: Arc::new(finding), since, last: now, ends, succeeded: false, in_turn };
         self.0.insert(call, refused);
     }
 
@@ -149,7 +164,17 @@ impl RefusedCalls {
 
     /// Forgets what may have passed by itself.
     pub(super) fn forget_passing(&mut self) {
-        self.0.retain(|_, refused| refused.lasting);
+        self.0.retain(|_, refused| refused.lasts());
+    }
+
+    /// True if a call failed because no new connection was let in.
+    pub(super) fn keeps_out(&self) -> bool {
+        self.0.values().any(|refused| refused.ends == Ends::OnceLetIn)
+    }
+
+    /// Forgets the calls that failed because no new connection was let in.
+    pub(super) fn forget_kept_out(&mut self) {
+        self.0.retain(|_, refused| refused.ends != Ends::OnceLetIn);
     }
 
     /// The newest fault that stands.
@@ -185,21 +210,21 @@ mod tests {
     #[test]
     fn a_refusal_that_lasts_stands_until_the_same_call_succeeds_and_is_refused_no_more() {
         let mut calls = RefusedCalls::default();
-        calls.add("history", finding(), true);
+        calls.add("history", finding(), Ends::ByOperator);
         calls.succeeded("list");
         assert!(calls.fault().is_some());
         for _ in 0..3 {
             // What the call finds to do decides whether it is refused.
             calls.succeeded("history");
             assert!(calls.fault().is_some());
-            calls.add("history", finding(), true);
+            calls.add("history", finding(), Ends::ByOperator);
             pass(&mut calls, QUIET / 2);
         }
         pass(&mut calls, QUIET);
         assert!(calls.fault().is_some(), "nothing succeeded since");
         calls.succeeded("history");
         assert!(calls.fault().is_none() && calls.len() == 0);
-        calls.add("history", finding(), true);
+        calls.add("history", finding(), Ends::ByOperator);
         pass(&mut calls, REMEMBERED.0);
         assert!(calls.fault().is_none());
     }
@@ -207,19 +232,19 @@ mod tests {
     #[test]
     fn a_failure_that_may_pass_is_a_fault_once_the_same_call_failed_for_a_while() {
         let mut calls = RefusedCalls::default();
-        calls.add("history", finding(), false);
+        calls.add("history", finding(), Ends::ByItself);
         assert!(calls.fault().is_none());
         pass(&mut calls, PASSES.0);
-        calls.add("history", finding(), false);
+        calls.add("history", finding(), Ends::ByItself);
         assert!(calls.fault().is_some());
         calls.succeeded("history");
         assert!(calls.fault().is_none());
         pass(&mut calls, QUIET);
-        calls.add("history", finding(), false);
+        calls.add("history", finding(), Ends::ByItself);
         assert!(calls.fault().is_none(), "it begins anew");
         pass(&mut calls, PASSES.0);
-        calls.add("history", finding(), false);
-        calls.add("list", finding(), true);
+        calls.add("history", finding(), Ends::ByItself);
+        calls.add("list", finding(), Ends::ByOperator);
         calls.forget_passing();
         assert_eq!((calls.len(), calls.fault().is_some()), (1, true));
     }
@@ -228,17 +253,31 @@ mod tests {
     fn a_call_that_fails_again_and_again_for_one_conversation_is_a_fault_although_it_succeeds_for_others() {
         let mut calls = RefusedCalls::default();
         for _ in 0..3 {
-            calls.add("history", finding(), false);
+            calls.add("history", finding(), Ends::ByItself);
             assert!(calls.fault().is_none());
             calls.succeeded("history");
             pass(&mut calls, PASSES.1 / 3);
         }
-        calls.add("history", finding(), false);
+        calls.add("history", finding(), Ends::ByItself);
         assert!(calls.fault().is_some());
         calls.succeeded("history");
         assert!(calls.fault().is_some(), "another conversation's success");
         pass(&mut calls, QUIET);
         calls.succeeded("history");
         assert!(calls.fault().is_none() && calls.len() == 0);
+    }
+
+    #[test]
+    fn a_connection_that_is_let_in_ends_what_the_login_caused_and_nothing_else() {
+        let mut calls = RefusedCalls::default();
+        calls.add("history", finding(), Ends::OnceLetIn);
+        calls.add("list", finding(), Ends::OnceLetIn);
+        assert!(calls.fault().is_some() && calls.keeps_out());
+        calls.forget_passing();
+        assert_eq!(calls.len(), 2, "they last until an operator acts");
+        calls.add("list", finding(), Ends::ByItself);
+        calls.add("search", finding(), Ends::ByOperator);
+        calls.forget_kept_out();
+        assert!(calls.len() == 1 && calls.fault().is_some() && !calls.keeps_out(), "a right is still missing");
     }
 }
