@@ -40,7 +40,7 @@ pub use traits::{
 };
 pub use values::{
     Access, AppendRefused, Appended, Authority, Cause, Direct, Ends, FoundDirect, NewEntry, Notices, NotificationPost,
-    Notified, NotifyOptions, Outcome, Pulse, RestrictOutcome, RestrictionRow, SearchScope, Started, StoreError,
+    Notified, NotifyOptions, Outcome, Pulse, RestrictOutcome, RestrictionRow, Scope, SearchScope, Started, StoreError,
     TakenWatch, Waiting, WaitingPosts,
 };
 pub use watch::watch;

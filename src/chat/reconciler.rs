@@ -141,11 +141,18 @@ impl Reconciler {
             self.asked.notified().await;
             checkpoint(TaskName::Reconciler, || "");
             let mut tries = 0_u32;
-            while let Err(error) = self.comparison.compare_all().await {
-                if tries == 0 {
-                    tracing::warn!(%error, "logs can't be compared with the store; retrying");
+            loop {
+                // Tries while the store is away would only keep connections waiting, which others need.
+                if self.degrade.mode(Feature::Append) != Mode::Refused {
+                    match self.comparison.compare_all().await {
+                        Ok(_) => break,
+                        Err(error) if tries == 0 => {
+                            tracing::warn!(%error, "logs can't be compared with the store; retrying");
+                        }
+                        Err(error) => tracing::debug!(%error, "logs can't be compared with the store; retrying"),
+                    }
+                    tries += 1;
                 }
-                tries += 1;
                 sleep(RETRY).await;
             }
         }

@@ -4,7 +4,10 @@
 //! statements. `sessions` has the connections; `rows` holds the queries and row parsers that several files use.
 
 use std::{
-    sync::{Arc, OnceLock},
+    sync::{
+        Arc, OnceLock,
+        atomic::{AtomicBool, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -19,11 +22,11 @@ use self::{
 };
 use super::{
     Cause, Operation, Pool, StoreError,
-    turns::{self, Bounds, Turns},
+    turns::{self, Answers, Bounds, Turns},
 };
 use crate::{
     config::StoreConfig,
-    degrade::{Degrade, Fault},
+    degrade::{Degrade, Fault, Part},
     metrics::Metrics,
 };
 
@@ -63,6 +66,9 @@ const REFUSED_CHECKOUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Maximum time for any call; after it the connection is discarded.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Minimum time between two tries whether the server lets a connection in.
+const TRY_EVERY: Duration = Duration::from_secs(1);
+
 /// The store on PostgreSQL.
 pub struct Postgres {
     config: StoreConfig,
@@ -76,6 +82,9 @@ pub struct Postgres {
     liveness: Liveness,
     metrics: Arc<Metrics>,
     degrade: Arc<Degrade>,
+    answers: Arc<Answers>,
+    /// True while a [try](Self::try_after_refusal) runs, and for a while after it.
+    tries: Arc<AtomicBool>,
 }
 
 /// The connections of one pool, and the turns of the calls that use them.
@@ -86,7 +95,12 @@ struct Connections {
 }
 
 impl Connections {
-    fn new(pool: Pool, sessions: &Sessions, sink: &LogSink, (config, metrics): (&StoreConfig, &Metrics)) -> Self {
+    fn new(
+        pool: Pool,
+        (sessions, sink): (&Sessions, &LogSink),
+        answers: &Arc<Answers>,
+        (config, metrics): (&StoreConfig, &Metrics),
+    ) -> Self {
         let size = pool.size(config);
         let statement_timeout = pool.is_heavy().then_some(config.heavy_read_timeout);
         let connections = bb8::Pool::builder()
@@ -99,7 +113,7 @@ impl Connections {
             .queue_strategy(QueueStrategy::Lifo)
             .error_sink(Box::new(sink.clone()))
             .build_unchecked(sessions.of_pool(pool, statement_timeout));
-        let turns = Turns::new(pool, Bounds::of(pool, size, config), metrics);
+        let turns = Turns::new(pool, Bounds::of(pool, size, config), Some(answers.clone()), metrics);
         Self { turns, connections, sessions: sessions.of_pool(pool, statement_timeout) }
     }
 
@@ -155,13 +169,32 @@ impl Postgres {
         let (sessions, migrating) = (Sessions::of(config)?, Sessions::for_migrations(config)?);
         Pool::ALL.into_iter().for_each(|pool| turns::show(pool, pool.size(config), &metrics));
         let liveness = Liveness::new(sessions.clone());
-        Ok(Self { config: config.clone(), sessions, migrating, pools: OnceLock::new(), liveness, metrics, degrade })
+        let (config, pools, answers, tries) = (config.clone(), OnceLock::new(), Arc::default(), Arc::default());
+        Ok(Self { config, sessions, migrating, pools, liveness, metrics, degrade, answers, tries })
     }
 
     /// Opens the pools: the server was reached and has the right tables.
     fn open_pools(&self) {
         let (sink, settings) = (LogSink::default(), (&self.config, &*self.metrics));
-        self.pools.get_or_init(|| Pool::ALL.map(|pool| Connections::new(pool, &self.sessions, &sink, settings)));
+        self.answers.note();
+        let open = |pool| Connections::new(pool, (&self.sessions, &sink), &self.answers, settings);
+        self.pools.get_or_init(|| Pool::ALL.map(open));
+    }
+
+    /// Tries whether the server lets a connection in, if it let in none for a call: open sessions prove nothing of that, and
+    /// perhaps nobody needs another one for long. At most one try runs at a time, and no two begin within a second.
+    fn try_after_refusal(&self) {
+        if !self.degrade.is_kept_out(Part::Store) || self.tries.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (sessions, degrade, tries) = (self.sessions.clone(), self.degrade.clone(), self.tries.clone());
+        tokio::spawn(async move {
+            if sessions.open_session().await.is_ok() {
+                degrade.note_let_in(Part::Store);
+            }
+            tokio::time::sleep(TRY_EVERY).await;
+            tries.store(false, Ordering::Release);
+        });
     }
 
     /// A pool; `None` before the start.
@@ -197,7 +230,7 @@ impl Postgres {
             match &result {
                 Ok(_) => self.degrade.call_succeeded(work, sql),
                 Err(error) => match error.refused_call() {
-                    Some(fault) => self.degrade.call_refused(work, sql, fault),
+                    Some(fault) => error.tell_refusal(&self.degrade, (work, sql), fault),
                     None if matches!(error, StoreError::Unavailable(_) | StoreError::Unknown(_)) => {
                         self.degrade.call_failed(work, sql, error.finding());
                     }
@@ -249,6 +282,9 @@ impl Postgres {
         let why = tokio::select! {
             result = call => {
                 running.answered();
+                if result.as_ref().err().is_none_or(StoreError::is_answer) {
+                    self.answers.note();
+                }
                 return result;
             }
             () = self.liveness.until_dead(&session, began) => "the connection is dead",

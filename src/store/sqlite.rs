@@ -193,7 +193,7 @@ fn add_search_tokens(connection: &Connection) -> rusqlite::Result<()> {
 
 fn turns(pool: Pool, config: &StoreConfig, metrics: &Metrics) -> Turns {
     let size = if pool == Pool::Append { pool.size(config) } else { 1 };
-    Turns::new(pool, Bounds::of(pool, size, config), metrics)
+    Turns::new(pool, Bounds::of(pool, size, config), None, metrics)
 }
 
 /// Starts a thread that runs jobs until every sender is dropped. A job that takes longer than `timeout` is interrupted.

@@ -14,8 +14,8 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Pool, StoreError};
-use crate::{config::StoreConfig, metrics::Metrics};
+use super::{Cause, Pool, StoreError};
+use crate::{config::StoreConfig, degrade::Fault, metrics::Metrics};
 
 /// Maximum time that a call other than a heavy read waits for its turn.
 const WAIT: Duration = Duration::from_secs(1);
@@ -45,12 +45,42 @@ impl Bounds {
     }
 }
 
+/// Time without any answer of the server after which a call that gets no turn is refused because of that: the health check alone
+/// asks twice a second.
+const SILENT_AFTER: Duration = WAIT;
+
+/// Time of the newest answer of the server to any call, through any pool.
+#[derive(Debug)]
+pub(super) struct Answers(Mutex<Instant>);
+
+impl Default for Answers {
+    fn default() -> Self {
+        Self(Mutex::new(Instant::now()))
+    }
+}
+
+impl Answers {
+    /// Records an answer.
+    pub(super) fn note(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Instant::now();
+    }
+
+    /// The error if the server has answered nothing for a while: then calls wait because of that, not of their number.
+    fn silence(&self) -> Option<StoreError> {
+        let silent = self.0.lock().unwrap_or_else(PoisonError::into_inner).elapsed();
+        let why = || format!("no call got an answer for {:.1} s", silent.as_secs_f64());
+        (silent >= SILENT_AFTER).then(|| StoreError::Unavailable(Cause::named(Fault::StoreSilent, why())))
+    }
+}
+
 /// The turns of one pool: a call runs while it holds one, and waits in a bounded queue before that.
 #[derive(Debug)]
 pub(super) struct Turns {
     pool: Pool,
     bounds: Bounds,
     free: Arc<Semaphore>,
+    /// `None` if the server is a part of this program.
+    answers: Option<Arc<Answers>>,
     waiting: AtomicUsize,
     refused_at: Mutex<Option<Instant>>,
     metrics: PoolMetrics,
@@ -107,16 +137,17 @@ impl Drop for Waiting<'_> {
 
 impl Turns {
     /// The turns of a pool, all free.
-    pub(super) fn new(pool: Pool, bounds: Bounds, metrics: &Metrics) -> Self {
+    pub(super) fn new(pool: Pool, bounds: Bounds, answers: Option<Arc<Answers>>, metrics: &Metrics) -> Self {
         let metrics = PoolMetrics::of(pool, bounds.size, metrics);
         let free = Arc::new(Semaphore::new(bounds.size));
-        Self { pool, bounds, free, waiting: AtomicUsize::new(0), refused_at: Mutex::default(), metrics }
+        Self { pool, bounds, free, answers, waiting: AtomicUsize::new(0), refused_at: Mutex::default(), metrics }
     }
 
     /// Waits for a turn. Turns are given in the order of the calls.
     ///
     /// # Errors
-    /// [`StoreError::Busy`]: the queue is full, or no turn came in time.
+    /// The queue is full, or no turn came in time: [`StoreError::Busy`], or [`StoreError::Unavailable`] if the server answers
+    /// nothing.
     pub(super) async fn take(&self) -> Result<Turn, StoreError> {
         let started = Instant::now();
         let permit = match self.free.clone().try_acquire_owned() {
@@ -143,6 +174,9 @@ impl Turns {
 
     fn refuse(&self) -> StoreError {
         self.metrics.refused.inc();
+        if let Some(silence) = self.answers.as_ref().and_then(|answers| answers.silence()) {
+            return silence;
+        }
         *self.refused_at.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
         StoreError::Busy { pool: self.pool }
     }
@@ -160,7 +194,7 @@ mod tests {
 
     fn turns(size: usize, queue: usize, wait: Duration) -> (Arc<Turns>, Metrics) {
         let metrics = Metrics::new().unwrap();
-        (Arc::new(Turns::new(Pool::Search, Bounds { size, queue, wait }, &metrics)), metrics)
+        (Arc::new(Turns::new(Pool::Search, Bounds { size, queue, wait }, None, &metrics)), metrics)
     }
 
     #[tokio::test]
@@ -193,5 +227,21 @@ mod tests {
         let _running = turns.take().await.unwrap();
         assert!(matches!(turns.take().await, Err(StoreError::Busy { .. })));
         assert_eq!(turns.waiting.load(Ordering::Acquire), 0);
+    }
+
+    #[tokio::test]
+    async fn calls_that_wait_for_a_silent_server_are_refused_because_of_its_silence() {
+        let metrics = Metrics::new().unwrap();
+        let answers = Arc::<Answers>::default();
+        let bounds = Bounds { size: 1, queue: 0, wait: Duration::from_secs(60) };
+        let turns = Turns::new(Pool::Search, bounds, Some(answers.clone()), &metrics);
+        let _running = turns.take().await.unwrap();
+        assert!(matches!(turns.take().await, Err(StoreError::Busy { .. })), "it answers others");
+        *answers.0.lock().unwrap() -= SILENT_AFTER;
+        let error = turns.take().await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)) && error.finding().fault == Fault::StoreSilent, "{error}");
+        assert!(error.to_string().contains("no call got an answer"), "{error}");
+        answers.note();
+        assert!(matches!(turns.take().await, Err(StoreError::Busy { .. })));
     }
 }

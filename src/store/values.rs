@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::pools::Pool;
-use crate::degrade::{Fault, Finding};
+use crate::degrade::{Degrade, Fault, Finding, Work};
 use crate::model::{
     Body, ClientId, ConversationId, Deployment, Entry, EntryStamp, LogId, NodeKeys, Pair, RestrictionChange,
     RestrictionMark, Seq, Timestamp, UserId,
@@ -125,21 +125,31 @@ pub struct Cause {
     pub fault: Option<Fault>,
     /// The reason in words; never a secret.
     pub detail: String,
-    /// True if the server refused this statement alone, for a reason that may pass by itself: a lock, a conflict. It answers
-    /// others.
-    pub conflict: bool,
+    /// What it concerns.
+    pub scope: Scope,
+}
+
+/// What the reason of a failed call concerns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// The call, or the whole server.
+    Any,
+    /// This statement alone, for a reason that may pass by itself: a lock, a conflict. The server answers others.
+    Conflict,
+    /// The login or the certificate of new connections: the server lets none in. Open ones may work.
+    Entry,
 }
 
 impl Cause {
     /// A named fault.
     pub(super) fn named(fault: Fault, detail: impl Into<String>) -> Self {
-        Self { fault: Some(fault), detail: detail.into(), conflict: false }
+        Self { fault: Some(fault), detail: detail.into(), scope: Scope::Any }
     }
 }
 
 impl<T: Into<String>> From<T> for Cause {
     fn from(detail: T) -> Self {
-        Self { fault: None, detail: detail.into(), conflict: false }
+        Self { fault: None, detail: detail.into(), scope: Scope::Any }
     }
 }
 
@@ -162,7 +172,22 @@ impl StoreError {
 
     /// True if the server refused this statement alone, for a reason that may pass by itself.
     pub(super) fn is_conflict(&self) -> bool {
-        matches!(self, Self::Unavailable(Cause { conflict: true, .. }))
+        matches!(self, Self::Unavailable(Cause { scope: Scope::Conflict, .. }))
+    }
+
+    /// True if the store itself gave the error, so that it answers.
+    pub(super) fn is_answer(&self) -> bool {
+        matches!(self, Self::Failed(_) | Self::TooSlow) || self.is_conflict()
+    }
+
+    /// Tells `degrade` of a fault that lasts until an operator acts, which refused this call.
+    pub(super) fn tell_refusal(&self, degrade: &Degrade, (work, call): (Work, &'static str), fault: Finding) {
+        match self {
+            Self::Unavailable(Cause { scope: Scope::Entry, .. }) | Self::Failed(Cause { scope: Scope::Entry, .. }) => {
+                degrade.call_kept_out(work, call, fault);
+            }
+            _ => degrade.call_refused(work, call, fault),
+        }
     }
 
     /// True if a part of the call may succeed where the whole did not, and is worth a try at once: the server answered without
@@ -170,7 +195,8 @@ impl StoreError {
     pub(super) fn may_be_of_a_part(&self) -> bool {
         matches!(
             self,
-            Self::Failed(_) | Self::Unavailable(Cause { conflict: true, fault: Some(Fault::StoreCallsFail), .. })
+            Self::Failed(_)
+                | Self::Unavailable(Cause { scope: Scope::Conflict, fault: Some(Fault::StoreCallsFail), .. })
         )
     }
 

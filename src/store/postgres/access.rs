@@ -20,7 +20,7 @@ use super::{
 };
 use crate::{
     config::PostgresConfig,
-    credentials::{Logins, WatchedTls},
+    credentials::{Logins, WatchedTls, refused_certificate},
 };
 
 /// A client, and what reads and writes for it.
@@ -106,10 +106,14 @@ impl Access {
         }
     }
 
-    /// The error of a failed connection. If the login was refused, it says what the login's files held.
+    /// The error of a failed connection. If the login was refused, it says what the login's files held; if the certificate of
+    /// this node was, it names its file.
     pub(super) fn explain(&self, error: &tokio_postgres::Error) -> StoreError {
         let remark = if is_refused_login(error) { self.logins.remark() } else { String::new() };
-        let add = |cause: Cause| Cause { detail: cause.detail + &remark, ..cause };
+        let add = |cause: Cause| match refused_certificate(error) {
+            Some(why) => Cause { detail: self.tls.refused(&why), ..cause },
+            None => Cause { detail: cause.detail + &remark, ..cause },
+        };
         match connect_error(error) {
             StoreError::Failed(cause) => StoreError::Failed(add(cause)),
             StoreError::Unavailable(cause) => StoreError::Unavailable(add(cause)),

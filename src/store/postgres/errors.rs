@@ -1,12 +1,15 @@
 //! Errors of the driver and of migrations: their text, and what they say about the call.
 
-use std::{error::Error, io, iter::successors};
+use std::{error::Error, io};
 
 use refinery_core::error::Kind;
 use tokio_postgres::error::{DbError, Severity, SqlState};
 
-use super::super::{Cause, Pool, StoreError};
-use crate::degrade::Fault;
+use super::super::{Cause, Pool, Scope, StoreError};
+use crate::{
+    credentials::{causes, refused_certificate},
+    degrade::Fault,
+};
 
 /// Errors of a statement that pass by themselves: the same call may succeed later.
 const TRANSIENT: [SqlState; 12] = [
@@ -92,7 +95,8 @@ pub(super) fn fault(error: &tokio_postgres::Error) -> Option<Fault> {
         let says = |words: &str| causes(error).any(|cause| cause.to_string().ends_with(words));
         return match () {
             () if says(NO_WRITES) => Some(Fault::StoreRefusesWrites),
-            () if says(NO_PASSWORD) => Some(Fault::StoreDeniesAccess),
+            () if says(NO_PASSWORD) || refused_certificate(error).is_some() => Some(Fault::StoreDeniesAccess),
+            () if is_timeout(error) => Some(Fault::StoreSilent),
             () => None,
         };
     };
@@ -134,6 +138,11 @@ pub(super) fn is_refused_login(error: &tokio_postgres::Error) -> bool {
     })
 }
 
+/// True if nothing came back in time, not even the refusal of a connection.
+fn is_timeout(error: &tokio_postgres::Error) -> bool {
+    causes(error).filter_map(|cause| cause.downcast_ref::<io::Error>()).any(|one| one.kind() == io::ErrorKind::TimedOut)
+}
+
 /// True if a pooler gave the error. PostgreSQL always names its routine, and a pooler has none.
 pub(super) fn is_of_pooler(error: &tokio_postgres::Error) -> bool {
     error.as_db_error().is_some_and(|stated| stated.routine().is_none())
@@ -154,8 +163,14 @@ fn stated_code(error: &tokio_postgres::Error) -> Option<&SqlState> {
 fn cause(error: &tokio_postgres::Error) -> Cause {
     let fault = fault(error);
     let remedy = if fault == Some(Fault::StorePooled) { format!(". Probably {POOLED_REMEDY}") } else { String::new() };
-    let conflict = stated_code(error).is_some_and(|code| CONFLICTS.contains(code));
-    Cause { fault, detail: format!("{}{remedy}", describe(error)), conflict }
+    let reported = error.as_db_error().is_some_and(is_reported);
+    let scope = match stated_code(error) {
+        Some(code) if CONFLICTS.contains(code) => Scope::Conflict,
+        // A pooler says it in the middle of a session: the server lets it open no connection.
+        _ if is_refused_login(error) && !reported => Scope::Entry,
+        _ => Scope::Any,
+    };
+    Cause { fault, detail: format!("{}{remedy}", describe(error)), scope }
 }
 
 /// Maps an error of a new connection: `Failed` if the server or its certificate states a fault that only an operator can
@@ -164,7 +179,11 @@ pub(super) fn connect_error(error: &tokio_postgres::Error) -> StoreError {
     let denied = error.code().is_some_and(|code| DENIED.contains(code))
         || matches!(fault(error), Some(Fault::StorePooled | Fault::StoreDeniesAccess));
     let distrusted = causes(error).any(|cause| cause.is::<rustls::Error>() || cause.to_string() == NO_TLS);
-    if denied || distrusted { StoreError::Failed(cause(error)) } else { StoreError::Unavailable(cause(error)) }
+    if denied || distrusted {
+        StoreError::Failed(Cause { scope: Scope::Entry, ..cause(error) })
+    } else {
+        StoreError::Unavailable(cause(error))
+    }
 }
 
 /// Maps an error of `prepare`: no statement ran, so nothing was written.
@@ -237,15 +256,6 @@ pub(super) fn describe(error: &(dyn Error + 'static)) -> String {
 fn words(stated: &DbError) -> &str {
     let about_a_value = stated.code().code().starts_with(DATA_EXCEPTION);
     if about_a_value { "a value was refused (PostgreSQL's log has its words)" } else { stated.message() }
-}
-
-/// The error, its cause, the cause of that, and so on.
-fn causes<'a>(error: &'a (dyn Error + 'static)) -> impl Iterator<Item = &'a (dyn Error + 'static)> {
-    successors(Some(error), |&error| {
-        // `source` of such an error skips the error inside.
-        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
-        inner.map(|inner| inner as &(dyn Error + 'static)).or_else(|| error.source())
-    })
 }
 
 #[cfg(test)]

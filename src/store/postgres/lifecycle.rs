@@ -44,7 +44,7 @@ fn node_keys(rows: &[Row]) -> Result<NodeKeys, StoreError> {
 async fn read_first(session: &Session, sql: &str) -> Result<Result<Vec<Row>, StoreError>, StoreError> {
     match tokio::time::timeout(READ_TIMEOUT, session.client.query_typed(sql, &[])).await {
         Ok(rows) => Ok(rows.map_err(|error| prepare_error(&error))),
-        Err(_) => Err(StoreError::Unavailable("no answer within 5 s".into())),
+        Err(_) => Err(StoreError::Unavailable(Cause::named(Fault::StoreSilent, "no answer within 5 s"))),
     }
 }
 
@@ -152,6 +152,7 @@ impl Lifecycle for Postgres {
             Err(StoreError::Unknown(_)) => self.query(Operation::Ping, sql, &[]).await?,
             result => result?,
         };
+        self.try_after_refusal();
         let row = rows.first().ok_or_else(StoreError::no_deployment)?;
         if row.get(4) || row.get(5) {
             return Err(self.refuses_writes(row.get(4)));

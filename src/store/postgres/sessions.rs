@@ -22,7 +22,10 @@ use super::{
     session_settings::{IDENTITY, Server, SessionSettings, fit},
     settings::CONNECT_TIMEOUT,
 };
-use crate::config::{PostgresConfig, StoreBackend, StoreConfig};
+use crate::{
+    config::{PostgresConfig, StoreBackend, StoreConfig},
+    degrade::Fault,
+};
 
 /// Numbers in place of a process id.
 const NOBODY: i32 = 0;
@@ -254,7 +257,7 @@ impl Sessions {
     }
 
     /// Opens a connection and makes its first statements.
-    async fn open_session(&self) -> Result<Session, StoreError> {
+    pub(super) async fn open_session(&self) -> Result<Session, StoreError> {
         if self.suspects_pooler.load(Ordering::Acquire) {
             self.refuse_pooler().await?;
             self.suspects_pooler.store(false, Ordering::Release);
@@ -265,7 +268,8 @@ impl Sessions {
             let answers = client.simple_query(&first).await?;
             Ok((client, answers))
         });
-        let connected = connecting.await.map_err(|_| StoreError::Unavailable("no connection within 5 s".into()))?;
+        let silent = |_| StoreError::Unavailable(Cause::named(Fault::StoreSilent, "no connection within 5 s"));
+        let connected = connecting.await.map_err(silent)?;
         let (client, answers) = connected.map_err(|error| self.access.explain(&error))?;
         let (pid, server) = fit(&answers)?;
         // Before the first call over the session, so that what it reads or writes counts as of another server.

@@ -161,7 +161,7 @@ impl Lane {
             // One broken connection is no outage; the retry over another one tells.
             let tells = !lost || wait > BACKOFF_MIN;
             if let Some(fault) = lasting_fault(&error, entries) {
-                self.degrade.call_refused(work, call, fault);
+                error.tell_refusal(&self.degrade, (work, call), fault);
             } else if tells && !matches!(error, StoreError::Failed(_) | StoreError::Busy { .. }) {
                 if !error.is_conflict() {
                     self.degrade.report(Part::Store, Err(error.finding()));

@@ -1,7 +1,9 @@
 //! Passwords are changed at the servers, and then in the files of nodes that run.
 
+use std::time::Instant;
+
 use super::*;
-use crate::support::{RedisCluster, Replicated};
+use crate::support::{RedisCluster, Replicated, allowed, token};
 
 /// Characters that mean something in a URL, in SQL or in a configuration.
 const FIRST: &str = "first: p@ss/w?rd #1&%41 é'\"+";
@@ -55,6 +57,30 @@ async fn a_new_password_of_postgresql_is_used_without_a_restart() {
         assert_eq!(node.terminate().await, 0);
         node.assert_never_logged(&["planted"]);
     }
+}
+
+/// Open connections prove nothing of the login, and nobody needs another one any more.
+#[tokio::test]
+async fn a_login_that_works_again_ends_the_fault_of_a_call_that_nobody_repeats() {
+    let (postgres, _rules) = postgres_with("host all all 127.0.0.1/32 trust", &[]).await;
+    let redis = RedisServer::start().await;
+    let database = database_of_a_role(&postgres, FIRST).await;
+    let url = format!("postgresql://node@127.0.0.1:{}/{database}", postgres.port());
+    let one = serve(&redis.url(), &url).start().await;
+    let mut talk = Talk::between(&one, &one).await;
+    talk.say(1).await;
+    is_healthy(&one).await;
+    let admin = postgres.connect("postgres").await;
+    admin.batch_execute("ALTER ROLE node NOLOGIN").await.unwrap();
+    // Searches have connections of their own, and none is open yet.
+    assert_eq!(one.get("/api/chat/search?q=message", &token("alice")).await.status, 503);
+    faulty_with(&one, "store-denies-access", &["28000", "not permitted to log in"]).await;
+    assert_eq!(one.admin_get("/api/health").await.json["reasons"], json!(["reads_fail"]));
+    talk.say(1).await;
+    admin.batch_execute("ALTER ROLE node LOGIN").await.unwrap();
+    let mended = Instant::now();
+    is_healthy(&one).await;
+    assert!(mended.elapsed() < allowed(Duration::from_secs(10)), "{:?}", mended.elapsed());
 }
 
 /// Lets a Redis user in with this password, and no other one.

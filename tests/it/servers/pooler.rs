@@ -1,5 +1,7 @@
 //! PgBouncer in transaction mode between nodes and PostgreSQL.
 
+use std::time::Instant;
+
 use super::*;
 use crate::support::{PgBouncer, Proxy, token};
 
@@ -162,4 +164,58 @@ async fn a_call_that_waits_for_a_lock_behind_a_pooler_is_not_given_up() {
     });
     assert!(!one.log().iter().any(|line| line.contains("got no answer")), "the session is not given up");
     talk.all_is_heard().await;
+}
+
+/// Nodes say that nothing answers, and nothing else, for as long as that lasts.
+#[tokio::test]
+async fn a_pooler_that_is_paused_is_silent_and_nothing_else() {
+    let redis = RedisServer::start().await;
+    let database = Postgres::shared().await.database().await;
+    let pooler = PgBouncer::with(&database, "transaction", "admin_users = postgres\n").await;
+    let url = pooler.url(&database);
+    let one = behind(&url, &database, &redis).start().await;
+    let mut talk = Talk::between(&one, &one).await;
+    talk.say(3).await;
+    is_healthy(&one).await;
+    let console = crate::support::connect_to_postgres(&pooler.url("pgbouncer")).await;
+    console.simple_query("PAUSE").await.unwrap();
+    faulty(&one, "store-silent").await;
+    let settings = [("DATABASE_POOLER", "transaction"), ("REDIS_URL", &*redis.url()), ("DATABASE_URL", &*url)];
+    let (code, printed) = run("check", &settings).await;
+    assert!(code == Some(1) && printed.contains("store-silent") && !printed.contains("store-unreachable"), "{printed}");
+    stays_silent(&one).await;
+    console.simple_query("RESUME").await.unwrap();
+    is_healthy(&one).await;
+    talk.say(3).await;
+    talk.all_is_heard().await;
+    one.assert_never_logged(&["store-unreachable", "too many calls wait"]);
+}
+
+#[tokio::test]
+async fn a_frozen_postgresql_is_silent_and_nothing_else() {
+    let redis = RedisServer::start().await;
+    let postgres = Postgres::start(&[]).await;
+    let one = serve(&redis.url(), &postgres.database().await).start().await;
+    let mut talk = Talk::between(&one, &one).await;
+    talk.say(3).await;
+    is_healthy(&one).await;
+    postgres.pause();
+    faulty(&one, "store-silent").await;
+    stays_silent(&one).await;
+    postgres.resume();
+    is_healthy(&one).await;
+    talk.say(3).await;
+    talk.all_is_heard().await;
+    one.assert_never_logged(&["store-unreachable", "too many calls wait"]);
+}
+
+/// Looks at the fault of the store for 12 s. A connection that does not open is given up after 5 s.
+async fn stays_silent(node: &Node) {
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(12) {
+        let health = node.admin_get("/api/health").await.json;
+        let silent = health["faults"].as_array().unwrap().iter().any(|fault| fault["name"] == "store-silent");
+        assert!(silent && !health.to_string().contains("store-unreachable"), "{health}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
 }
