@@ -60,6 +60,13 @@ type Unannounced = HashMap<UserId, Departure>;
 /// conversations left, and those left before. Redis holds what anybody wrote, so names need not be text.
 type Claimed = (bool, Vec<u8>, String, Vec<Vec<u8>>, Vec<Vec<u8>>);
 
+/// A change of the views by departures. One that is made again is not remembered, else frequent failovers would repeat it for ever.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Views {
+    First,
+    Again,
+}
+
 /// The state of [`Departures::run`]. It outlives a panic.
 pub(super) struct Sweeps {
     reap_at: Instant,
@@ -224,7 +231,7 @@ impl Departures {
             });
             let mut still: Vec<_> = still.filter(says_something).collect();
             // If this fails, the half-hourly renewal corrects the views.
-            let _ = self.update_views(&mut still).await;
+            let _ = self.update_views(&mut still, Views::First).await;
             for departure in still {
                 self.announce(departure).await;
             }
@@ -236,7 +243,7 @@ impl Departures {
         let mut unwritten = self.repeats.take();
         while !unwritten.is_empty() {
             let mut some = unwritten.split_off(unwritten.len().saturating_sub(BATCH));
-            let updated = self.update_views(&mut some.clone()).await;
+            let updated = self.update_views(&mut some.clone(), Views::Again).await;
             if updated.is_err() {
                 unwritten.append(&mut some);
                 self.repeats.add(unwritten);
@@ -329,7 +336,7 @@ impl Departures {
             }
         }
         let scheduled = if checks.is_empty() { Ok(()) } else { self.write(&checks).await };
-        let updated = self.update_views(&mut departures).await;
+        let updated = self.update_views(&mut departures, Views::First).await;
         if foreign {
             self.names.refusals.note(RefusedPlace::Foreign, self.link.keys().leaving(Shard::HOME), departures.len());
             return scheduled.and(updated);
@@ -342,7 +349,7 @@ impl Departures {
 
     /// Removes departed users from the views, and adds those again who came back meanwhile. Removes these from the departures
     /// too: their arrival was announced, and a later announcement of the departure would contradict it.
-    async fn update_views(&self, departures: &mut Vec<Departure>) -> Result<(), LinkError> {
+    async fn update_views(&self, departures: &mut Vec<Departure>, turn: Views) -> Result<(), LinkError> {
         let (mut pipeline, keys) = (Pipeline::new(), self.link.keys());
         for Departure { user, left, offline, .. } in &*departures {
             if *offline {
@@ -365,10 +372,10 @@ impl Departures {
         }
         // A user who comes back is written to the entry first, and then to the views.
         let mut replies = self.link.run_in_order(Op::Sweep, ROUTE, &pipeline, first_check).await?;
-        if replies.are_whole() {
-            self.repeats.remember(departures);
-        } else {
-            self.repeats.add(departures.iter().cloned());
+        match (replies.are_whole(), turn) {
+            (true, Views::First) => self.repeats.remember(departures),
+            (true, Views::Again) => {}
+            (false, _) => self.repeats.add(departures.iter().cloned()),
         }
         let (mut returned, mut index) = (Pipeline::new(), first_check..);
         let mut came_back = || index.next().is_some_and(|index| replies.take(index) == Ok(true));

@@ -28,6 +28,16 @@ struct State {
     written: VecDeque<(Instant, Departure)>,
 }
 
+impl State {
+    /// Forgets what was written too long ago. Returns the present time.
+    fn forget_old(&mut self) -> Instant {
+        let now = Instant::now();
+        let old = self.written.partition_point(|(at, _)| now.saturating_duration_since(*at) > WRITTEN_FOR);
+        self.written.drain(..old);
+        now
+    }
+}
+
 impl ViewRepeats {
     /// Takes the departures that must be written.
     pub(super) fn take(&self) -> Vec<Departure> {
@@ -41,21 +51,23 @@ impl ViewRepeats {
         state.unwritten.extend(departures.into_iter().take(room));
     }
 
-    /// Remembers departures that were written.
+    /// Remembers departures that were written for the first time.
     pub(super) fn remember(&self, departures: &[Departure]) {
-        let (now, written) = (Instant::now(), &mut self.state().written);
-        written.extend(departures.iter().map(|departure| (now, departure.clone())));
-        let surplus = written.len().saturating_sub(MAX);
-        let old = written.partition_point(|(at, _)| now.saturating_duration_since(*at) > WRITTEN_FOR);
-        written.drain(..old.max(surplus));
+        let mut state = self.state();
+        let now = state.forget_old();
+        state.written.extend(departures.iter().map(|departure| (now, departure.clone())));
+        let surplus = state.written.len().saturating_sub(MAX);
+        state.written.drain(..surplus);
     }
 
     /// Lets the latest departures of these users be written again: a new primary may lack them.
     pub(super) fn repeat(&self, of: impl Fn(&UserId) -> bool) {
-        let written = std::mem::take(&mut self.state().written);
-        let (again, others): (VecDeque<_>, _) = written.into_iter().partition(|(_, departure)| of(&departure.user));
-        self.state().written = others;
-        self.add(again.into_iter().map(|(_, departure)| departure));
+        let mut state = self.state();
+        state.forget_old();
+        let again = state.written.iter().map(|(_, departure)| departure).filter(|departure| of(&departure.user));
+        let again: Vec<Departure> = again.cloned().collect();
+        drop(state);
+        self.add(again);
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -72,17 +84,26 @@ mod tests {
         Departure { user, name, left: Vec::new(), left_before: Vec::new(), offline: true, announced_here: false }
     }
 
+    fn users(repeats: &ViewRepeats) -> Vec<String> {
+        repeats.take().into_iter().map(|one| one.user.as_str().to_owned()).collect()
+    }
+
     #[tokio::test(start_paused = true)]
-    async fn the_latest_departures_are_repeated_once_and_their_number_is_bounded() {
+    async fn the_departures_of_a_minute_are_repeated_and_their_number_is_bounded() {
         let repeats = ViewRepeats::default();
         repeats.remember(&[departure("old")]);
-        tokio::time::advance(WRITTEN_FOR * 2).await;
+        tokio::time::advance(WRITTEN_FOR / 2).await;
         repeats.remember(&[departure("alice"), departure("bob")]);
         repeats.repeat(|user| user.as_str() != "bob");
-        let again: Vec<_> = repeats.take().into_iter().map(|one| one.user.as_str().to_owned()).collect();
-        assert_eq!(again, ["alice"]);
+        assert_eq!(users(&repeats), ["old", "alice"]);
+        // However often they are repeated, their time passes.
+        tokio::time::advance(WRITTEN_FOR * 2 / 3).await;
         repeats.repeat(|_| true);
-        assert_eq!(repeats.take().len(), 1, "bob");
+        assert_eq!(users(&repeats), ["alice", "bob"]);
+        tokio::time::advance(WRITTEN_FOR).await;
+        repeats.repeat(|_| true);
+        assert_eq!(users(&repeats), Vec::<String>::new());
+        assert_eq!(repeats.state().written.len(), 0);
         repeats.remember(&vec![departure("carol"); MAX + 5]);
         repeats.add(vec![departure("dave"); 7]);
         repeats.repeat(|_| true);
