@@ -7,6 +7,9 @@ use tempfile::TempDir;
 
 use super::{DEADLINE, Process, Signal, free_port, guard, within};
 
+/// Maximum time that a running Redis takes for an answer.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// A running Redis; dropping it ends the process.
 #[derive(Debug)]
 pub struct RedisServer {
@@ -155,8 +158,8 @@ impl RedisServer {
     /// Connects to it, to look at keys.
     pub async fn connection(&self) -> MultiplexedConnection {
         let client = redis::Client::open(self.url()).expect("the URL is well formed");
-        // Without the short timeouts of the library: a busy machine answers late.
-        let patient = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(None);
+        // The timeouts of the library are shorter than a busy machine needs.
+        let patient = AsyncConnectionConfig::new().set_connection_timeout(None).set_response_timeout(Some(PATIENCE));
         let connecting = client.get_multiplexed_async_connection_with_config(&patient);
         within("a connection to Redis", connecting).await.expect("Redis accepts")
     }
