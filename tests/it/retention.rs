@@ -75,7 +75,10 @@ async fn old_entries_go_once_and_clients_that_lack_them_resync() {
     let room = one.conversation(&token("alice"), &["bob"]).await;
     say(one, &room, &["1", "2", "3", "4", "5"]).await;
     let key = format!("room_messages:{room}");
-    assert_eq!(stage.redis.command::<i64>(&["LLEN", &key]).await, 5, "the cache has them");
+    eventually("the cache to have them", async || {
+        (stage.redis.command::<i64>(&["LLEN", &key]).await == 5).then_some(())
+    })
+    .await;
     let mut live = Client::native(two, "bob").await;
     live.join(&room).await;
     stage.age(&room, 3, 8).await;
@@ -84,6 +87,8 @@ async fn old_entries_go_once_and_clients_that_lack_them_resync() {
         (stage.redis.command::<i64>(&["LLEN", &key]).await == 0).then_some(())
     })
     .await;
+    // The count comes after the removal.
+    eventually("each entry to be counted", async || (stage.count().await >= 3.0).then_some(())).await;
     assert_eq!(stage.count().await, 3.0, "each entry is removed once");
 
     // A client that has everything up to what is gone resumes; one that lacks a part of it resyncs.
@@ -112,6 +117,7 @@ async fn old_entries_go_once_and_clients_that_lack_them_resync() {
     stage.removed(&room, 5).await;
     assert_eq!(say(one, &room, &["6"]).await, 6);
     assert_eq!(live.expect("message").await["seq"], 6);
+    eventually("the others to be counted", async || (stage.count().await >= 5.0).then_some(())).await;
     assert_eq!(stage.count().await, 5.0);
     let metrics = one.metrics().await;
     assert!(metrics.get("switchboard_retention_done_timestamp_seconds").unwrap() > 0.0);
@@ -146,6 +152,7 @@ async fn a_conversation_has_a_rule_of_its_own() {
     assert_eq!((&shown["days"], &shown["first_seq"]), (&json!(30), &json!(2)));
     assert_eq!(one.console(Method::PUT, &path, Some(&json!({"days": null}))).await.json["days"], Value::Null);
     stage.removed(&long, 0).await;
+    eventually("the entry to be counted", async || (stage.count().await >= 1.0).then_some(())).await;
     assert_eq!(stage.count().await, 1.0);
 }
 
