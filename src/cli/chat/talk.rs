@@ -78,6 +78,8 @@ pub(super) struct Talk {
     pub(super) room: Room,
     screen: Screen,
     input: mpsc::Receiver<Typed>,
+    /// A request for the history, which waits until the lines typed before it are stored.
+    held: Option<Typed>,
     /// Time at which the input ended.
     ended_at: Option<Instant>,
     /// Time at which all lines were stored and only entries could still arrive.
@@ -99,6 +101,7 @@ impl Talk {
             room,
             screen,
             input,
+            held: None,
             ended_at,
             stored_at,
             ever_joined: false,
@@ -207,9 +210,9 @@ impl Talk {
         }
     }
 
-    /// True if typed lines are read: the input has not ended and the queue has room.
+    /// True if typed lines are read: the input has not ended, the queue has room, and no line is held.
     fn accepts_input(&self) -> bool {
-        self.ended_at.is_none() && self.room.outgoing.has_room()
+        self.ended_at.is_none() && self.room.outgoing.has_room() && self.held.is_none()
     }
 
     /// Reports an invalid line and counts it, so that the exit code tells a script.
@@ -243,6 +246,13 @@ impl Talk {
                 () = sleep_until(due.into()) => self.tick(&mut liveness),
                 _ = interrupt.recv() => Err(Over::Ended(Ended::Left)),
             };
+            let step = step.and_then(|mut effects| {
+                if self.held.is_some() && self.room.outgoing.is_empty() && self.room.is_joined() {
+                    let held = self.held.take();
+                    effects.extend(self.handle_line(held)?);
+                }
+                Ok(effects)
+            });
             let step = match step {
                 Ok(effects) => self.apply_effects(&mut socket, effects, &mut advised).await,
                 Err(over) => Err(over),
@@ -258,7 +268,7 @@ impl Talk {
 
     /// True if the input has ended, all lines are stored, and the last entries have arrived or timed out.
     fn is_done(&mut self, now: Instant) -> bool {
-        if self.ended_at.is_none() || !self.room.outgoing.is_empty() || !self.room.is_joined() {
+        if self.ended_at.is_none() || self.held.is_some() || !self.room.outgoing.is_empty() || !self.room.is_joined() {
             return false;
         }
         let stored_at = *self.stored_at.get_or_insert(now);
@@ -295,6 +305,11 @@ impl Talk {
                 self.room.send_next(Instant::now())
             }
             Typed::Who => vec![self.room.request_members()],
+            // What was typed before must be in it.
+            Typed::History(_) if !self.room.outgoing.is_empty() => {
+                self.held = Some(line);
+                return Ok(Vec::new());
+            }
             Typed::History(count) => vec![self.room.request_history(count)],
             Typed::Help => vec![Effect::Show(lines::HELP.to_owned())],
             // Earlier lines must still be stored, so `/quit` only ends the input.
