@@ -62,7 +62,7 @@ type Claimed = (bool, Vec<u8>, String, Vec<Vec<u8>>, Vec<Vec<u8>>);
 
 /// A change of the views by departures. One that is made again is not remembered, else frequent failovers would repeat it for ever.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Views {
+enum ViewChange {
     First,
     Again,
 }
@@ -191,8 +191,13 @@ impl Departures {
             ..departure.clone()
         });
         known.offline |= departure.offline;
-        known.left.extend(departure.left.iter().cloned());
-        known.left_before.extend(departure.left_before.iter().cloned());
+        // A user may come and go often while Redis is down.
+        let add = |known: &mut Vec<ConversationId>, left: &[ConversationId]| {
+            let new: Vec<_> = left.iter().filter(|id| !known.contains(id)).cloned().collect();
+            known.extend(new);
+        };
+        add(&mut known.left, &departure.left);
+        add(&mut known.left_before, &departure.left_before);
     }
 
     /// Announces to other nodes the departures that happened while Redis was down. Runs one lease after Redis came
@@ -203,47 +208,54 @@ impl Departures {
         unannounced: &mut Unannounced,
         which: impl Fn(&UserId) -> bool,
     ) -> Result<(), LinkError> {
-        let keys = self.link.keys();
         loop {
             let ready = unannounced.values().filter(|departure| which(&departure.user));
             let some: Vec<_> = ready.take(BATCH).cloned().collect();
             if some.is_empty() {
                 return Ok(());
             }
-            let mut pipeline = Pipeline::new();
-            for Departure { user, left, .. } in &some {
-                pipeline.cmd("EXISTS").arg(keys.entry(user));
-                for room in left {
-                    pipeline.cmd("HEXISTS").arg(keys.entry(user)).arg(format!("r/{room}"));
-                }
-            }
-            let mut replies = self.link.run(Op::Sweep, ROUTE, &pipeline).await?;
-            let mut index = 0..;
-            let mut gone = || index.next().is_some_and(|index| replies.take(index) == Ok(false));
-            let still = some.into_iter().map(|mut departure| {
-                unannounced.remove(&departure.user);
-                departure.offline &= gone();
-                departure.left.retain(|_| gone());
-                if !departure.offline {
-                    departure.left_before.clear();
-                }
-                departure
-            });
-            let mut still: Vec<_> = still.filter(says_something).collect();
+            let mut still = self.still_gone(&some).await?;
+            some.iter().for_each(|departure| drop(unannounced.remove(&departure.user)));
             // If this fails, the half-hourly renewal corrects the views.
-            let _ = self.update_views(&mut still, Views::First).await;
+            let _ = self.update_views(&mut still, ViewChange::First).await;
             for departure in still {
                 self.announce(departure).await;
             }
         }
     }
 
-    /// Changes the views again that Redis refused to change.
-    async fn update_unwritten(&self) -> Result<(), LinkError> {
+    /// The departures of users who did not come back, without the conversations to which they did.
+    async fn still_gone(&self, departures: &[Departure]) -> Result<Vec<Departure>, LinkError> {
+        let (mut pipeline, keys) = (Pipeline::new(), self.link.keys());
+        for Departure { user, left, .. } in departures {
+            pipeline.cmd("EXISTS").arg(keys.entry(user));
+            for room in left {
+                pipeline.cmd("HEXISTS").arg(keys.entry(user)).arg(format!("r/{room}"));
+            }
+        }
+        let mut replies = self.link.run(Op::Sweep, ROUTE, &pipeline).await?;
+        let mut index = 0..;
+        let mut gone = || index.next().is_some_and(|index| replies.take(index) == Ok(false));
+        let still = departures.iter().cloned().map(|mut departure| {
+            departure.offline &= gone();
+            departure.left.retain(|_| gone());
+            if !departure.offline {
+                departure.left_before.clear();
+            }
+            departure
+        });
+        Ok(still.filter(says_something).collect())
+    }
+
+    /// Changes the views again that Redis refused to change, or may have lost. Users who came back since keep theirs.
+    async fn update_again(&self) -> Result<(), LinkError> {
         let mut unwritten = self.repeats.take();
         while !unwritten.is_empty() {
             let mut some = unwritten.split_off(unwritten.len().saturating_sub(BATCH));
-            let updated = self.update_views(&mut some.clone(), Views::Again).await;
+            let updated = match self.still_gone(&some).await {
+                Ok(mut still) => self.update_views(&mut still, ViewChange::Again).await,
+                Err(error) => Err(error),
+            };
             if updated.is_err() {
                 unwritten.append(&mut some);
                 self.repeats.add(unwritten);
@@ -255,7 +267,7 @@ impl Departures {
 
     /// Claims departures whose grace is over, in these shards.
     async fn sweep(&self, mut shards: Vec<Shard>) -> Result<(), LinkError> {
-        self.update_unwritten().await?;
+        self.update_again().await?;
         while !shards.is_empty() {
             shards = self.sweep_shards(&shards).await?;
         }
@@ -336,7 +348,7 @@ impl Departures {
             }
         }
         let scheduled = if checks.is_empty() { Ok(()) } else { self.write(&checks).await };
-        let updated = self.update_views(&mut departures, Views::First).await;
+        let updated = self.update_views(&mut departures, ViewChange::First).await;
         if foreign {
             self.names.refusals.note(RefusedPlace::Foreign, self.link.keys().leaving(Shard::HOME), departures.len());
             return scheduled.and(updated);
@@ -349,7 +361,7 @@ impl Departures {
 
     /// Removes departed users from the views, and adds those again who came back meanwhile. Removes these from the departures
     /// too: their arrival was announced, and a later announcement of the departure would contradict it.
-    async fn update_views(&self, departures: &mut Vec<Departure>, turn: Views) -> Result<(), LinkError> {
+    async fn update_views(&self, departures: &mut Vec<Departure>, change: ViewChange) -> Result<(), LinkError> {
         let (mut pipeline, keys) = (Pipeline::new(), self.link.keys());
         for Departure { user, left, offline, .. } in &*departures {
             if *offline {
@@ -372,9 +384,9 @@ impl Departures {
         }
         // A user who comes back is written to the entry first, and then to the views.
         let mut replies = self.link.run_in_order(Op::Sweep, ROUTE, &pipeline, first_check).await?;
-        match (replies.are_whole(), turn) {
-            (true, Views::First) => self.repeats.remember(departures),
-            (true, Views::Again) => {}
+        match (replies.are_whole(), change) {
+            (true, ViewChange::First) => self.repeats.remember(departures),
+            (true, ViewChange::Again) => {}
             (false, _) => self.repeats.add(departures.iter().cloned()),
         }
         let (mut returned, mut index) = (Pipeline::new(), first_check..);

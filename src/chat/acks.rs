@@ -128,11 +128,10 @@ mod tests {
 
     use super::*;
     use crate::{
-        chat::connection::JoinedBy,
+        chat::connection::{JoinedBy, fixture::connected},
         dialect::{Dialect, RequestMeta},
         hub::{Source, SourceFailed, Terms, Wanted},
-        model::{Clock, ConnectionId, Entry, LogId, Timestamp, UserId},
-        outbox::{Outbox, OutboxBudget, OutboxLimits},
+        model::{Clock, Entry, LogId, Timestamp},
         supervise::Supervisor,
     };
 
@@ -143,20 +142,6 @@ mod tests {
         async fn after(&self, _: Wanted<'_>) -> Result<Vec<Entry>, SourceFailed> {
             Ok(Vec::new())
         }
-    }
-
-    async fn connect(metrics: &Arc<Metrics>) -> (Arc<Connection>, TcpStream) {
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (client, server) =
-            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
-        let (_reader, writer) = server.unwrap().0.into_split();
-        writer.writable().await.unwrap();
-        let too_slow = Frame::close(1008, "");
-        let limits = Arc::new(OutboxLimits { bytes: 1 << 20, stalled_after: Duration::from_secs(30), too_slow });
-        let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, OutboxBudget::new(1 << 30, metrics.clone()));
-        outbox.greet([]);
-        let alice = UserId::parse("alice").unwrap();
-        (Arc::new(Connection::new(outbox, alice, Dialect::Native, None)), client.unwrap())
     }
 
     async fn next_frame(client: &mut TcpStream) -> String {
@@ -174,7 +159,7 @@ mod tests {
         let (log, room) = (LogId::parse("room").unwrap(), ConversationId::parse("room").unwrap());
         let _opened = hub.follow(&log);
         hub.set_base(&log, 7, None);
-        let (connection, mut client) = connect(&metrics).await;
+        let (connection, mut client) = connected(&metrics).await;
         let at = Timestamp::from_seconds(1);
         let answer = || {
             let sent = Sent { log: log.clone(), recipient: None, seq: 7, at, client_id: None, duplicate: false };

@@ -13,6 +13,8 @@ use crate::{
     outbox::{Frame, Outbox},
 };
 
+#[cfg(test)]
+pub(super) mod fixture;
 mod former;
 
 use former::Former;
@@ -279,11 +281,13 @@ impl Connection {
     /// Gives the client a hint of what is unread in a conversation to which it does not listen, if its dialect shows hints.
     /// Returns true if it got one.
     pub(super) fn hint_unless_joined(&self, unread: &Unread) -> bool {
-        let joined = self.lock();
-        // Under the lock: a join that comes now drops a hint that waits.
-        let frame = if joined.current.contains_key(&unread.conversation) { None } else { self.dialect.hint(unread) };
-        let shown = frame.is_some();
-        self.outbox.send(frame);
+        let mut shown = false;
+        // A join that comes later drops a hint that waits.
+        self.send_unless_joined(&unread.conversation, || {
+            let frame = self.dialect.hint(unread);
+            shown = frame.is_some();
+            frame
+        });
         shown
     }
 

@@ -144,15 +144,15 @@ mod tests {
     use std::sync::atomic::{AtomicBool, Ordering};
 
     use async_trait::async_trait;
-    use tokio::{io::AsyncReadExt, net::TcpStream};
+    use tokio::io::AsyncReadExt;
 
     use super::*;
     use crate::{
+        chat::connection::fixture::connected,
         dialect::Dialect,
         hub::{Source, SourceFailed, Terms, Wanted},
         metrics::Metrics,
-        model::{Body, Clock, ConnectionId, Timestamp, UserId},
-        outbox::{Frame, Outbox, OutboxBudget, OutboxLimits},
+        model::{Body, Clock, Timestamp, UserId},
     };
 
     /// A store with one entry that can be away.
@@ -182,17 +182,7 @@ mod tests {
         let log = LogId::parse("room").unwrap();
         let _opened = hub.follow(&log);
         hub.set_base(&log, 1, None);
-        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (client, server) =
-            tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), async { listener.accept().await });
-        let (mut client, (_reader, writer)) = (client.unwrap(), server.unwrap().0.into_split());
-        writer.writable().await.unwrap();
-        let too_slow = Frame::close(1008, "");
-        let limits = Arc::new(OutboxLimits { bytes: 1 << 20, stalled_after: Duration::from_secs(30), too_slow });
-        let budget = OutboxBudget::new(1 << 30, metrics);
-        let outbox = Outbox::new(ConnectionId::fresh(), writer, limits, budget);
-        outbox.greet([]);
-        let connection = Arc::new(Connection::new(outbox, UserId::parse("alice").unwrap(), Dialect::Native, None));
+        let (connection, mut client) = connected(&metrics).await;
         hub.attach(&log, Dialect::Native, &connection.outbox, Terms::default());
         let replay = || Replay { log: log.clone(), has: 0, restarts: 0, admitted_at: 0, join: None };
         assert!(!replayer.replay_within(&connection, replay(), Duration::from_millis(50)).await, "the store is away");

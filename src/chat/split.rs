@@ -59,7 +59,7 @@ impl SplitWatch {
             return;
         }
         if !self.degrade.is_heard() {
-            // What is known stays: now, nothing proves or disproves it.
+            // The finding stays: nothing proves or disproves it now.
             return;
         }
         let living = match self.store.living(FRESH).await {

@@ -12,7 +12,7 @@ pub fn refused_certificate(error: &(dyn Error + 'static)) -> Option<String> {
     })
 }
 
-/// What an alert says of a certificate; `None` if it concerns none.
+/// The words for an alert about a certificate; `None` for other alerts.
 fn in_words(alert: AlertDescription) -> Option<&'static str> {
     Some(match alert {
         AlertDescription::CertificateExpired => "it has expired, or is not valid yet",

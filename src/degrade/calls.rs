@@ -1,4 +1,4 @@
-//! What [`Degrade`] knows of calls that fail although their part answers its checks.
+//! Calls that fail although their part answers its checks, as [`Degrade`] knows them.
 
 use std::sync::{PoisonError, atomic::Ordering};
 

@@ -46,11 +46,7 @@ impl Degrade {
 
     /// True if this node may not reach others through Redis, so that it must sign in the store.
     pub fn may_be_alone(&self) -> bool {
-        let unheard = self.redis_late.load(Ordering::Acquire)
-            || self.older_nodes.load(Ordering::Acquire)
-            || self.redis_moves()
-            || self.lacks_shards()
-            || self.is_apart();
+        let unheard = self.is_doubted() || self.is_apart();
         unheard && self.mode(Feature::Append) != Mode::Refused || self.mode(Feature::Fanout) == Mode::Relayed
     }
 
@@ -61,12 +57,15 @@ impl Degrade {
 
     /// True if Redis works for this node without any doubt, so that it reaches all others who use the same Redis.
     pub fn is_heard(&self) -> bool {
-        let doubted = self.redis_late.load(Ordering::Acquire)
+        self.state(Part::Redis).link == LinkState::Up && !self.is_doubted() && !self.is_deaf()
+    }
+
+    /// True if some nodes may not hear this one, although Redis works.
+    fn is_doubted(&self) -> bool {
+        self.redis_late.load(Ordering::Acquire)
             || self.older_nodes.load(Ordering::Acquire)
             || self.redis_moves()
             || self.lacks_shards()
-            || self.is_deaf();
-        self.state(Part::Redis).link == LinkState::Up && !doubted
     }
 
     /// True if this node or another one may reach other nodes through the store only, so that entries must be relayed.

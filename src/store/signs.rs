@@ -18,7 +18,7 @@ pub struct LivingNode {
     pub alone: bool,
 }
 
-/// What a node tells the others while it reaches some of them only through the store.
+/// The sign of a node that reaches some of the others only through the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RelaySign {
     node: NodeId,
@@ -26,7 +26,7 @@ pub struct RelaySign {
 }
 
 impl RelaySign {
-    /// What a sign of the second kind ends with. Ids of nodes have no such letter.
+    /// The end of the form of the second kind. Ids of nodes have no such letter.
     pub(super) const APART: &str = "#apart";
 
     /// The node may not reach others through Redis.

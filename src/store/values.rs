@@ -125,11 +125,11 @@ pub struct Cause {
     pub fault: Option<Fault>,
     /// The reason in words; never a secret.
     pub detail: String,
-    /// What it concerns.
+    /// Its reach.
     pub scope: Scope,
 }
 
-/// What the reason of a failed call concerns.
+/// The reach of the reason for which a call failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scope {
     /// The call, or the whole server.

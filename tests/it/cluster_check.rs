@@ -1,4 +1,4 @@
-//! What operators are told of a Redis Cluster that works in part.
+//! A Redis Cluster that works in part, as health and `switchboard check` show it.
 
 use std::time::Duration;
 

@@ -35,6 +35,8 @@ const OFFLINE_MAX: Duration = Duration::from_secs(60);
 const LAST_ENTRIES_TIMEOUT: Duration = Duration::from_secs(3);
 /// Maximum number of tries with a new token after a refused one.
 const TOKEN_TRIES: u32 = 2;
+/// The answer to a request that needs the server.
+const NOT_CONNECTED: &str = "not connected now: try again later";
 
 /// Reason why the client ended.
 pub(super) enum Ended {
@@ -181,6 +183,9 @@ impl Talk {
     /// Waits for the next try. Typed lines are queued meanwhile.
     async fn wait(&mut self, pause: Duration, interrupt: &mut Signal) -> Result<(), Ended> {
         let until = Instant::now() + pause;
+        if self.held.take().is_some() {
+            self.screen.note(NOT_CONNECTED)?;
+        }
         loop {
             let give_up_at = self.ended_at.map(|at| at + OFFLINE_MAX);
             if give_up_at.is_some_and(|end| end <= Instant::now()) {
@@ -200,7 +205,7 @@ impl Talk {
                         Typed::Quit => return Err(Ended::Left),
                         Typed::Help => self.screen.show(lines::HELP)?,
                         Typed::Invalid(why) => self.reject_line(&why)?,
-                        Typed::Who | Typed::History(_) => self.screen.note("not connected now: try again later")?,
+                        Typed::Who | Typed::History(_) => self.screen.note(NOT_CONNECTED)?,
                         Typed::Nothing => {}
                     }
                     self.screen.prompt()?;
@@ -305,7 +310,7 @@ impl Talk {
                 self.room.send_next(Instant::now())
             }
             Typed::Who => vec![self.room.request_members()],
-            // What was typed before must be in it.
+            // The lines typed before it must be in it.
             Typed::History(_) if !self.room.outgoing.is_empty() => {
                 self.held = Some(line);
                 return Ok(Vec::new());

@@ -116,12 +116,17 @@ async fn a_departure_leaves_nothing_in_a_redis_that_lost_its_end() {
     let (a, _) = one.connect("erik").await;
     one.backplane.unregister(a).await;
     assert!(one.departure().await.offline);
+    let (b, _) = one.connect("frida").await;
+    one.backplane.unregister(b).await;
+    assert!(one.departure().await.offline);
+    one.connect("frida").await;
     redis.query::<()>(&["SET", "ws:user:erik", "{}"]).await;
     redis.query::<()>(&["SADD", "ws:online_users", "erik"]).await;
     redis.query::<()>(&["DEL", "ws:nodes"]).await;
     let is_gone = async || redis.query::<Vec<String>>(&["KEYS", "ws:*erik*"]).await.is_empty();
     one.until("erik's summary to be gone", is_gone).await;
     assert_eq!(redis.query::<i64>(&["SISMEMBER", "ws:online_users", "erik"]).await, 0);
+    assert_eq!(redis.query::<i64>(&["EXISTS", "ws:user:frida"]).await, 1, "she came back, and keeps hers");
 }
 
 #[tokio::test]

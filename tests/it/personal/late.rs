@@ -1,4 +1,4 @@
-//! What is stored of a user while, or after, the user is erased.
+//! Entries that nodes store for a user while the user is erased, or afterwards.
 
 use super::*;
 
