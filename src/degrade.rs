@@ -79,6 +79,8 @@ pub struct Degrade {
     /// The calls that are refused, by their work, and their number.
     refused_calls: Mutex<[RefusedCalls; Work::ALL.len()]>,
     refused_count: AtomicUsize,
+    /// For each part, true while a try runs whether it lets a connection in, and for a second after that.
+    tries: [AtomicBool; 2],
     /// Settings of Redis or PostgreSQL that operators should change although nothing fails.
     warnings: Mutex<Vec<(Part, Arc<Finding>)>>,
     /// Since when faults and reasons stand.
@@ -103,6 +105,7 @@ impl Degrade {
             tested: Mutex::default(),
             refused_calls: Mutex::default(),
             refused_count: AtomicUsize::new(0),
+            tries: Default::default(),
             warnings: Mutex::default(),
             standing: Standing::default(),
             changes: watch::Sender::new(0),

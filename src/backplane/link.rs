@@ -9,12 +9,12 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use arc_swap::ArcSwapOption;
 use redis::{AsyncConnectionConfig, Pipeline, aio::MultiplexedConnection};
-use tokio::{sync::Notify, time::sleep};
+use tokio::sync::Notify;
 
 use super::{
     cluster::{Cluster, Router, revive},
@@ -50,8 +50,6 @@ pub(super) const NODE_CONNECTIONS: usize = CONNECTIONS + QUERY_CONNECTIONS as us
 /// The same for each master of a cluster: for commands, for queries, for the subscription, for changes, and for questions about the
 /// masters.
 pub(super) const NODE_CONNECTIONS_PER_MASTER: usize = 5;
-/// Minimum time between two tries whether the server lets a connection in.
-const TRY_EVERY: Duration = Duration::from_secs(1);
 /// Maximum number of commands queued on one connection. Beyond it callers wait for room, within the same timeout.
 const WRITE_QUEUE: usize = 1_024;
 
@@ -64,8 +62,6 @@ pub(super) struct Link {
     times_opened: AtomicU64,
     /// A call timed out, and not all connections have answered a probe since. Other calls then fail at once.
     silent: AtomicBool,
-    /// True while a [try](Self::try_after_refusal) runs, and for a while after it.
-    tries: AtomicBool,
     /// A probe is late. Calls that can do without Redis then do.
     late: AtomicBool,
     /// Wakes the watchdog to check Redis now, because a call failed.
@@ -97,7 +93,6 @@ impl Link {
             open: ArcSwapOption::empty(),
             times_opened: AtomicU64::new(0),
             silent: AtomicBool::new(false),
-            tries: AtomicBool::new(false),
             late: AtomicBool::new(false),
             check_now: Notify::new(),
             ops,
@@ -282,21 +277,11 @@ impl Link {
         }
     }
 
-    /// Tries whether the server lets a connection in, if it let in none for a call: perhaps nobody repeats that call for long.
-    /// At most one try runs at a time, and no two begin within a second.
-    pub(super) fn try_after_refusal(self: &Arc<Self>) {
-        let Some(target) = self.target.clone().filter(|_| self.degrade.is_kept_out(Part::Redis)) else { return };
-        if self.tries.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let link = self.clone();
-        tokio::spawn(async move {
-            if target.connect(&AsyncConnectionConfig::new()).await.is_ok() {
-                link.degrade.note_let_in(Part::Redis);
-            }
-            sleep(TRY_EVERY).await;
-            link.tries.store(false, Ordering::Release);
-        });
+    /// Tries whether the server lets a connection in, if it let in none for a call.
+    pub(super) fn try_after_refusal(&self) {
+        let Some(target) = self.target.clone() else { return };
+        let connect = || async move { target.connect(&AsyncConnectionConfig::new()).await.is_ok() };
+        self.degrade.try_entry(Part::Redis, connect);
     }
 
     /// Reads the next keys with a name of the registry, of all servers in turn.

@@ -1,6 +1,9 @@
 //! Calls that fail although their part answers its checks, as [`Degrade`] knows them.
 
-use std::sync::{PoisonError, atomic::Ordering};
+use std::{
+    sync::{Arc, PoisonError, atomic::Ordering},
+    time::Duration,
+};
 
 use super::{
     Degrade,
@@ -8,6 +11,21 @@ use super::{
     part::{LinkState, Part},
     work::{Ends, RefusedCalls, Work},
 };
+
+/// Minimum time between two tries whether a part lets a connection in.
+const TRY_EVERY: Duration = Duration::from_secs(1);
+
+/// The turn of a try. Others may try once it is dropped, also by a panic.
+struct Turn {
+    degrade: Arc<Degrade>,
+    part: Part,
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        self.degrade.tries[self.part as usize].store(false, Ordering::Release);
+    }
+}
 
 /// The kinds of work that a part does.
 fn works_of(part: Part) -> impl Iterator<Item = Work> {
@@ -31,6 +49,25 @@ impl Degrade {
     pub fn is_kept_out(&self, part: Part) -> bool {
         self.refused_count.load(Ordering::Acquire) > 0
             && self.change_refused_calls(|all| works_of(part).any(|work| all[work as usize].keeps_out()))
+    }
+
+    /// Tries whether a part lets a connection in, if it let in none for a call: open ones prove nothing of that, and perhaps nobody
+    /// repeats that call for long. At most one try of a part runs at a time, and no two begin within a second. `connect` has a
+    /// timeout of its own, and is true if a connection was let in.
+    pub fn try_entry<F>(self: &Arc<Self>, part: Part, connect: impl FnOnce() -> F)
+    where
+        F: Future<Output = bool> + Send + 'static,
+    {
+        if !self.is_kept_out(part) || self.tries[part as usize].swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (turn, let_in) = (Turn { degrade: self.clone(), part }, connect());
+        tokio::spawn(async move {
+            if let_in.await {
+                turn.degrade.note_let_in(part);
+            }
+            tokio::time::sleep(TRY_EVERY).await;
+        });
     }
 
     /// Records that a part let a new connection in: what kept calls out before is over.

@@ -4,10 +4,7 @@
 //! statements. `sessions` has the connections; `rows` holds the queries and row parsers that several files use.
 
 use std::{
-    sync::{
-        Arc, OnceLock,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, OnceLock},
     time::{Duration, Instant},
 };
 
@@ -66,9 +63,6 @@ const REFUSED_CHECKOUT_TIMEOUT: Duration = Duration::from_millis(500);
 /// Maximum time for any call; after it the connection is discarded.
 const CALL_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Minimum time between two tries whether the server lets a connection in.
-const TRY_EVERY: Duration = Duration::from_secs(1);
-
 /// The store on PostgreSQL.
 pub struct Postgres {
     config: StoreConfig,
@@ -83,8 +77,6 @@ pub struct Postgres {
     metrics: Arc<Metrics>,
     degrade: Arc<Degrade>,
     answers: Arc<Answers>,
-    /// True while a [try](Self::try_after_refusal) runs, and for a while after it.
-    tries: Arc<AtomicBool>,
 }
 
 /// The connections of one pool, and the turns of the calls that use them.
@@ -169,8 +161,8 @@ impl Postgres {
         let (sessions, migrating) = (Sessions::of(config)?, Sessions::for_migrations(config)?);
         Pool::ALL.into_iter().for_each(|pool| turns::show(pool, pool.size(config), &metrics));
         let liveness = Liveness::new(sessions.clone());
-        let (config, pools, answers, tries) = (config.clone(), OnceLock::new(), Arc::default(), Arc::default());
-        Ok(Self { config, sessions, migrating, pools, liveness, metrics, degrade, answers, tries })
+        let (config, pools, answers) = (config.clone(), OnceLock::new(), Arc::default());
+        Ok(Self { config, sessions, migrating, pools, liveness, metrics, degrade, answers })
     }
 
     /// Opens the pools: the server was reached and has the right tables.
@@ -181,20 +173,10 @@ impl Postgres {
         self.pools.get_or_init(|| Pool::ALL.map(open));
     }
 
-    /// Tries whether the server lets a connection in, if it let in none for a call: open sessions prove nothing of that, and
-    /// perhaps nobody needs another one for long. At most one try runs at a time, and no two begin within a second.
+    /// Tries whether the server lets a connection in, if it let in none for a call.
     fn try_after_refusal(&self) {
-        if !self.degrade.is_kept_out(Part::Store) || self.tries.swap(true, Ordering::AcqRel) {
-            return;
-        }
-        let (sessions, degrade, tries) = (self.sessions.clone(), self.degrade.clone(), self.tries.clone());
-        tokio::spawn(async move {
-            if sessions.open_session().await.is_ok() {
-                degrade.note_let_in(Part::Store);
-            }
-            tokio::time::sleep(TRY_EVERY).await;
-            tries.store(false, Ordering::Release);
-        });
+        let sessions = self.sessions.clone();
+        self.degrade.try_entry(Part::Store, || async move { sessions.open_session().await.is_ok() });
     }
 
     /// A pool; `None` before the start.

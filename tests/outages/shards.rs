@@ -194,6 +194,23 @@ struct Outage {
     healed: Duration,
 }
 
+/// A cluster, and two nodes that use it.
+async fn stage() -> (RedisCluster, [Node; 2]) {
+    let cluster = Box::pin(RedisCluster::with(TIMEOUT, &["--cluster-require-full-coverage", "no"])).await;
+    let (url, database) = (cluster.url(), Postgres::shared().await.database().await);
+    let start = || node_with_short_times(&url, &database).set("PING_INTERVAL", "600s").start();
+    let nodes: [Node; 2] = tokio::join!(start(), start()).into();
+    heal(&nodes).await;
+    (cluster, nodes)
+}
+
+/// Waits until both nodes are healthy. Returns the time that it took.
+async fn heal(nodes: &[Node; 2]) -> Duration {
+    let since = Instant::now();
+    tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
+    since.elapsed()
+}
+
 /// Strikes a master, and waits until its replica has taken over and all nodes are healthy.
 async fn strike(blow: Blow, cluster: &mut RedisCluster, nodes: &[Node; 2], struck: usize) -> Outage {
     let began = Instant::now();
@@ -215,9 +232,7 @@ async fn strike(blow: Blow, cluster: &mut RedisCluster, nodes: &[Node; 2], struc
     }
     let noticed = began.elapsed();
     cluster.until_master(struck + 3).await;
-    let promoted = Instant::now();
-    tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
-    let healed = promoted.elapsed();
+    let healed = heal(nodes).await;
     if blow == Blow::Frozen {
         cluster.servers[struck].resume();
         tokio::time::sleep(TIMEOUT).await;
@@ -263,11 +278,7 @@ impl Outcome {
 }
 
 async fn spare_the_others(blow: Blow) {
-    let mut cluster = Box::pin(RedisCluster::with(TIMEOUT, &["--cluster-require-full-coverage", "no"])).await;
-    let (url, database) = (cluster.url(), Postgres::shared().await.database().await);
-    let start = || node_with_short_times(&url, &database).set("PING_INTERVAL", "600s").start();
-    let nodes: [Node; 2] = tokio::join!(start(), start()).into();
-    tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
+    let (mut cluster, nodes) = Box::pin(stage()).await;
     let mut pairs = Box::pin(Pairs::connect(&cluster, &nodes)).await;
     let struck = pairs.channels[0];
     let [spared, cut] = pairs.divide(struck);
@@ -286,11 +297,7 @@ async fn spare_the_others(blow: Blow) {
 
 /// Two of three masters die one after the other: the second one as soon as the first one is replaced, while nodes register anew.
 async fn spare_those_of_the_third() {
-    let mut cluster = Box::pin(RedisCluster::with(TIMEOUT, &["--cluster-require-full-coverage", "no"])).await;
-    let (url, database) = (cluster.url(), Postgres::shared().await.database().await);
-    let start = || node_with_short_times(&url, &database).set("PING_INTERVAL", "600s").start();
-    let nodes: [Node; 2] = tokio::join!(start(), start()).into();
-    tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
+    let (mut cluster, nodes) = Box::pin(stage()).await;
     let mut pairs = Box::pin(Pairs::connect(&cluster, &nodes)).await;
     for _ in 0..3 {
         Box::pin(pairs.add_on(&cluster, &nodes, 2)).await;
@@ -304,9 +311,7 @@ async fn spare_those_of_the_third() {
             cluster.servers[struck].kill().await;
             cluster.until_master(struck + 3).await;
         }
-        let promoted = Instant::now();
-        tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
-        let healed = promoted.elapsed();
+        let healed = heal(&nodes).await;
         tokio::time::sleep(BEFORE / 4).await;
         Outage { began, over: Instant::now(), noticed: Duration::ZERO, healed }
     });
@@ -319,11 +324,7 @@ async fn spare_those_of_the_third() {
 
 /// A master dies while a conversation's slot is on its way to another one, with half of its keys there already.
 async fn keep_what_a_moving_slot_has() {
-    let mut cluster = Box::pin(RedisCluster::with(TIMEOUT, &["--cluster-require-full-coverage", "no"])).await;
-    let (url, database) = (cluster.url(), Postgres::shared().await.database().await);
-    let start = || node_with_short_times(&url, &database).set("PING_INTERVAL", "600s").start();
-    let nodes: [Node; 2] = tokio::join!(start(), start()).into();
-    tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
+    let (mut cluster, nodes) = Box::pin(stage()).await;
     let mut pairs = Box::pin(Pairs::connect(&cluster, &nodes)).await;
     // The state of speaker-0 is in the slot, and what nodes keep of its shard.
     let entry = cluster.keys("ws:conns:*:speaker-0").await.remove(0);
@@ -345,9 +346,7 @@ async fn keep_what_a_moving_slot_has() {
         assert_eq!(status(&nodes[0]).await, "healthy");
         cluster.servers[from].kill().await;
         cluster.until_master(from + 3).await;
-        let promoted = Instant::now();
-        tokio::join!(until_status(&nodes[0], "healthy"), until_status(&nodes[1], "healthy"));
-        let healed = promoted.elapsed();
+        let healed = heal(&nodes).await;
         tokio::time::sleep(BEFORE / 4).await;
         Outage { began, over: Instant::now(), noticed: Duration::ZERO, healed }
     });
