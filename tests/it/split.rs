@@ -12,7 +12,9 @@ const RELAYED_WITHIN: Duration = Duration::from_secs(1);
 const FAULT: &str = r#"switchboard_fault{fault="redis-split"}"#;
 
 fn node(redis: &RedisServer, database: &str, name: &str) -> NodeBuilder {
-    Node::serve(&redis.url(), database).set("NODE_ID", name).set("NODE_LEASE", "3s")
+    // The clients of the tests answer no pings while they wait for something else.
+    let node = Node::serve(&redis.url(), database).set("PING_INTERVAL", "600s");
+    node.set("NODE_ID", name).set("NODE_LEASE", "3s")
 }
 
 async fn joined(node: &Node, user: &str) -> Client {
