@@ -269,7 +269,7 @@ impl Link {
         }
     }
 
-    /// Tells [`Degrade`] that the server lets in no connection for this operation, if an operator must end that.
+    /// Tells [`Degrade`] that the query pool has no connection for this operation, if an operator must end that.
     fn note_kept_out(&self, op: Op, error: &LinkError) {
         let finding = fault::link_finding(error);
         if let (Some(work), true) = (op.work(), is_lasting(&finding)) {
@@ -277,11 +277,10 @@ impl Link {
         }
     }
 
-    /// Tries whether the server lets a connection in, if it let in none for a call.
+    /// Tries whether the query pool can lend a connection, if it could lend none for a call.
     pub(super) fn try_after_refusal(&self) {
         let Some(target) = self.target.clone() else { return };
-        let connect = || async move { target.connect(&AsyncConnectionConfig::new()).await.is_ok() };
-        self.degrade.try_entry(Part::Redis, connect);
+        self.degrade.try_entry(Part::Redis, || QueryPool::can_lend(target));
     }
 
     /// Reads the next keys with a name of the registry, of all servers in turn.

@@ -24,6 +24,15 @@ impl QueryPool {
         Self { pool: pool.build_unchecked(Queries(target)), last_error }
     }
 
+    /// True if the server lets in a connection that can be lent: its login may also send the command that tests it.
+    pub(super) async fn can_lend(target: Arc<Target>) -> bool {
+        let queries = Queries(target);
+        match queries.connect().await {
+            Ok(mut made) => queries.is_valid(&mut made).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
     /// Lends a connection.
     pub(super) async fn get(&self) -> Result<PooledConnection<'_, Queries>, LinkError> {
         self.pool.get().await.map_err(|error| match error {
