@@ -99,11 +99,11 @@ impl Lease {
         self.view().of(shard).me.clone()
     }
 
-    /// The current incarnation and the former one in a shard.
-    pub(super) fn incarnations(&self, shard: Shard) -> (Incarnation, Option<Incarnation>) {
+    /// The current incarnation in a shard, and the former ones whose leases may not be over.
+    pub(super) fn incarnations(&self, shard: Shard) -> (Incarnation, Vec<Incarnation>) {
         let mut view = self.view();
         let of = view.of(shard);
-        (of.me.clone(), of.former.clone())
+        (of.me.clone(), of.formers(self.length))
     }
 
     /// Estimate of the current time of a shard's server, in microseconds.
@@ -289,7 +289,8 @@ impl Lease {
                 None if wiped => Duration::ZERO,
                 None => Duration::MAX,
             };
-            beginnings.push((*shard, Beginning { data_age, reaped }));
+            let kept = !known.is_empty() && !wiped;
+            beginnings.push((*shard, Beginning { data_age, reaped, kept }));
         }
         let counts = match pipeline.is_empty() {
             true => None,
