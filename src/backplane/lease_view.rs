@@ -127,3 +127,25 @@ impl View {
         &mut self.shards[shard.index()]
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn incarnation(number: usize) -> Incarnation {
+        Incarnation::parse(&format!("node#0123456789ab.{number:016x}")).unwrap()
+    }
+
+    #[test]
+    fn every_former_incarnation_is_known_until_its_lease_is_over() {
+        let (mut view, length) = (ShardView::new(incarnation(0)), Duration::from_secs(60));
+        assert_eq!(view.formers(length), []);
+        for number in 1..=FORMERS_MAX + 1 {
+            let reply = (1, 0, Lossy(String::new()), Vec::new());
+            view.note(Some(&incarnation(number)), reply, Instant::now(), length);
+        }
+        let kept: Vec<_> = (1..=FORMERS_MAX).map(incarnation).collect();
+        assert_eq!((view.formers(length), &view.me), (kept, &incarnation(FORMERS_MAX + 1)));
+        assert_eq!(view.formers(Duration::ZERO), []);
+    }
+}
