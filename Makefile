@@ -39,9 +39,8 @@ unit:
 test: ## Everything that CI runs: setup, format, lints, documentation, every test, client SDKs, conformance, torture, deployment
 	@scripts/test.sh
 
-# Most tests wait for servers most of the time, so two run on each core.
 tests:
-	RUST_TEST_THREADS=$${RUST_TEST_THREADS:-$$((2 * $$(getconf _NPROCESSORS_ONLN)))} $(CARGO) test --locked --no-fail-fast
+	$(CARGO) test --locked --no-fail-fast
 
 clients: ## Test the client SDKs (clients/), in Chromium over two nodes too
 	scripts/clients.sh

@@ -102,7 +102,6 @@ mod watchdog_masters;
 mod wire;
 
 pub use diagnose::diagnose;
-pub use era::RegistryState;
 pub use form::check_form;
 pub use mac::{Kind as SignedKind, Macs};
 pub use nodes::Gathering;
@@ -378,11 +377,10 @@ impl Backplane {
         self.presence.listening(conversation, users).await
     }
 
-    /// How far the registry can be believed now.
-    pub fn registry_state(&self) -> RegistryState {
-        let mut state = self.eras.borrow().registry_state(self.lease.length(), era::REGISTER_AGAIN);
-        state.may_be_old &= self.link.target().is_some();
-        state
+    /// True if every node has had the time to register its connections since Redis was lost: a user without an entry is
+    /// then offline. False while Redis is off or down. Of shards of a cluster that are down nothing is known.
+    pub fn registry_is_complete(&self) -> bool {
+        self.eras.borrow().are_settled_where_up(self.lease.length(), era::REGISTER_AGAIN)
     }
 
     /// A number that changes whenever Redis may have lost users; `None` while the registry
@@ -392,9 +390,15 @@ impl Backplane {
     }
 
     /// True if another node may have users whom the registry lacks: Redis is configured, and not all of the registry is up and
-    /// [complete](RegistryState::is_complete).
+    /// [complete](Self::registry_is_complete).
     pub fn registry_may_lack_users(&self) -> bool {
         self.link.target().is_some() && !self.eras.borrow().are_settled(self.lease.length(), era::REGISTER_AGAIN)
+    }
+
+    /// True if the registry may name users who left: Redis kept its data while this node did not reach it, or was replaced by a
+    /// server with older data, and nodes had no time yet to remove what is no longer true.
+    pub fn registry_may_be_old(&self) -> bool {
+        self.link.target().is_some() && self.eras.borrow().may_be_old(self.lease.length(), era::REGISTER_AGAIN)
     }
 
     /// A user's connections on all nodes; while Redis is down, those on this node.

@@ -72,7 +72,7 @@ pub(super) struct Sweeps {
     reap_at: Instant,
     unannounced: Unannounced,
     scrub: Scrub,
-    /// The number of the era of each shard in which what the former incarnations left was removed last.
+    /// The number of the era of each shard in which what the former incarnation left was removed last.
     cleaned: HashMap<Shard, u64>,
 }
 

@@ -28,41 +28,9 @@ pub(super) struct Era {
     pub(super) data_age: Duration,
     /// Other nodes counted this node as dead in the era before.
     pub(super) reaped: bool,
-    /// Redis had the data of the era before, perhaps as they were earlier.
-    pub(super) kept: bool,
     /// Time at which Redis was last lost; other nodes don't know of connections made after it. Before the first era they
     /// know of none.
     pub(super) lost_at: Option<Timestamp>,
-}
-
-/// How far the registry can be believed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct RegistryState {
-    /// True if every node has had the time to register its connections since Redis was lost: a user without an entry is then
-    /// offline. False while Redis is off or down. Of shards of a cluster that are down nothing is known.
-    pub is_complete: bool,
-    /// True if the registry may name users who left: Redis kept its data while this node did not reach it, or was replaced by a
-    /// server with older data, and nodes had no time yet to remove what is no longer true.
-    pub may_be_old: bool,
-    version: u64,
-}
-
-impl RegistryState {
-    /// How far what was read since `earlier` can be believed: as far as at both times, and not if an era began meanwhile. Queries
-    /// may reach another server before it does.
-    pub fn since(self, earlier: Self) -> Self {
-        let same = self.version == earlier.version;
-        Self {
-            is_complete: same && self.is_complete && earlier.is_complete,
-            may_be_old: !same || self.may_be_old || earlier.may_be_old,
-            version: self.version,
-        }
-    }
-
-    /// True if more can be believed now than before.
-    pub fn tells_more_than(self, before: Self) -> bool {
-        self.is_complete || before.may_be_old && !self.may_be_old
-    }
 }
 
 /// The current eras.
@@ -96,12 +64,6 @@ impl Eras {
         Shard::all(layout).zip(&self.shards).filter(|(_, era)| self.up && era.up)
     }
 
-    /// How far the registry can be believed, if Redis is on.
-    pub(super) fn registry_state(&self, lease: Duration, again: Duration) -> RegistryState {
-        let (is_complete, may_be_old) = (self.are_settled_where_up(lease, again), self.may_be_old(lease, again));
-        RegistryState { is_complete, may_be_old, version: self.version() }
-    }
-
     /// A number that grows with each new era.
     pub(super) fn version(&self) -> u64 {
         self.shards.iter().map(|era| era.number).sum()
@@ -113,14 +75,14 @@ impl Eras {
     }
 
     /// The same for the shards that are up; false if there are none.
-    fn are_settled_where_up(&self, lease: Duration, again: Duration) -> bool {
+    pub(super) fn are_settled_where_up(&self, lease: Duration, again: Duration) -> bool {
         self.up().next().is_some() && self.up().all(|(_, era)| era.is_settled(lease, again))
     }
 
-    /// True if a shard that is up may name users who left: it kept its data while this node was away. Before Redis is up, nobody
-    /// knows.
-    fn may_be_old(&self, lease: Duration, again: Duration) -> bool {
-        !self.up || self.up().any(|(_, era)| era.may_be_old(lease, again))
+    /// True if a shard that is up, or all of Redis before it is, may name users who left: it kept its data while this node was away.
+    pub(super) fn may_be_old(&self, lease: Duration, again: Duration) -> bool {
+        let is_old = |era: &Era| era.data_age >= lease && !era.is_settled(lease, again);
+        if self.up { self.up().any(|(_, era)| is_old(era)) } else { self.shards.iter().any(is_old) }
     }
 
     /// Begins an era of each of these shards.
@@ -129,7 +91,7 @@ impl Eras {
             let era = &mut self.shards[shard.index()];
             era.number += 1;
             era.since = Instant::now();
-            Beginning { data_age: era.data_age, reaped: era.reaped, kept: era.kept } = *beginning;
+            (era.data_age, era.reaped) = (beginning.data_age, beginning.reaped);
             // If the lease was lost while Redis was up, every connection was registered.
             era.lost_at = era.lost_at.filter(|_| !era.up);
         }
@@ -165,11 +127,6 @@ impl Era {
         self.up && self.since.elapsed() >= again.min(lease).max(lease.saturating_sub(self.data_age))
     }
 
-    /// True if Redis has data from before the era, and nodes had no time yet to remove what is no longer true.
-    fn may_be_old(&self, lease: Duration, again: Duration) -> bool {
-        (self.kept || self.data_age >= lease) && self.since.elapsed() < again.min(lease)
-    }
-
     /// True if no node told yet that users without an entry departed: Redis was wiped, and the time in which nodes write
     /// their connections again is not over. It ends early here, because writing takes time.
     pub(super) fn is_fresh(&self, lease: Duration) -> bool {
@@ -186,7 +143,6 @@ impl Default for Era {
             since: Instant::now(),
             data_age: Duration::MAX,
             reaped: false,
-            kept: false,
             lost_at: Some(Timestamp::from_micros(0)),
         }
     }
@@ -198,10 +154,6 @@ mod tests {
 
     const LEASE: Duration = Duration::from_secs(15);
     const AGAIN: Duration = Duration::from_secs(3);
-
-    fn beginning(data_age: Duration, reaped: bool) -> Beginning {
-        Beginning { data_age, reaped, kept: false }
-    }
 
     fn settled_after(data_age: Duration) -> impl Fn(Duration) -> bool {
         let era = Era { up: true, data_age, ..Era::default() };
@@ -229,39 +181,11 @@ mod tests {
         assert!(!Era { data_age: Duration::ZERO, reaped: true, ..Era::default() }.is_fresh(LEASE));
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn what_was_read_while_an_era_began_is_not_believed() {
-        let mut eras = Eras::new(Layout::Single);
-        let state = |eras: &Eras| eras.registry_state(LEASE, AGAIN);
-        let begin = |eras: &mut Eras, data_age: Duration, kept: bool| {
-            eras.begin(&[(Shard::HOME, Beginning { data_age, reaped: false, kept })]);
-            eras.up = true;
-            eras.set_up(1, Timestamp::from_micros(1));
-        };
-        assert!(state(&eras).may_be_old && !state(&eras).is_complete, "Redis is not up yet");
-        begin(&mut eras, Duration::ZERO, false);
-        let young = state(&eras);
-        assert!(!young.may_be_old && !young.is_complete, "it was wiped, so it names nobody who left");
-        tokio::time::advance(LEASE).await;
-        let complete = state(&eras);
-        assert!(complete.is_complete && complete.since(complete) == complete);
-        assert!(complete.tells_more_than(young) && !complete.since(young).is_complete);
-        // Its data are younger than a lease, but older than what this node knew.
-        begin(&mut eras, Duration::from_secs(10), true);
-        let old = state(&eras);
-        assert!(old.may_be_old && old.since(complete).may_be_old && !old.tells_more_than(complete));
-        tokio::time::advance(AGAIN).await;
-        let young = state(&eras);
-        assert!(!young.may_be_old && !young.is_complete && young.tells_more_than(old));
-        assert!(young.since(complete).may_be_old && young.since(old).may_be_old);
-        tokio::time::advance(AGAIN).await;
-        assert!(state(&eras).is_complete && !state(&eras).since(complete).is_complete);
-    }
-
     #[test]
     fn shards_go_down_and_begin_anew_each_for_itself() {
         let (mut eras, shards): (_, Vec<Shard>) = (Eras::new(Layout::Cluster), Shard::all(Layout::Cluster).collect());
-        let begun: Vec<_> = shards.iter().map(|shard| (*shard, beginning(Duration::MAX, false))).collect();
+        let begun: Vec<_> =
+            shards.iter().map(|shard| (*shard, Beginning { data_age: Duration::MAX, reaped: false })).collect();
         let at = Timestamp::from_micros;
         eras.begin(&begun);
         eras.up = true;
@@ -270,12 +194,12 @@ mod tests {
         assert!(eras.set_up(!0b10, at(3)));
         assert_eq!((eras.of(shards[1]).lost_at, eras.up().count()), (Some(at(3)), 63));
         assert_ne!(eras.of(shards[2]).lost_at, Some(at(3)));
-        eras.begin(&[(shards[1], beginning(Duration::ZERO, true))]);
+        eras.begin(&[(shards[1], Beginning { data_age: Duration::ZERO, reaped: true })]);
         eras.set_up(u64::MAX, at(4));
         let era = eras.of(shards[1]);
         assert!(era.number == 2 && era.reaped && era.lost_at == Some(at(3)) && eras.of(shards[0]).number == 1);
         assert!(!eras.are_settled_where_up(LEASE, AGAIN));
-        eras.begin(&[(shards[1], beginning(Duration::MAX, false))]);
+        eras.begin(&[(shards[1], Beginning { data_age: Duration::MAX, reaped: false })]);
         assert_eq!(eras.of(shards[1]).lost_at, None, "its lease was lost while it was up");
         assert!(eras.are_settled(LEASE, Duration::ZERO) && eras.may_be_old(LEASE, AGAIN));
         eras.set_up(!0b10, at(5));

@@ -99,11 +99,11 @@ impl Lease {
         self.view().of(shard).me.clone()
     }
 
-    /// The current incarnation in a shard, and the former ones whose leases may not be over.
-    pub(super) fn incarnations(&self, shard: Shard) -> (Incarnation, Vec<Incarnation>) {
+    /// The current incarnation and the former one in a shard.
+    pub(super) fn incarnations(&self, shard: Shard) -> (Incarnation, Option<Incarnation>) {
         let mut view = self.view();
         let of = view.of(shard);
-        (of.me.clone(), of.formers(self.length))
+        (of.me.clone(), of.former.clone())
     }
 
     /// Estimate of the current time of a shard's server, in microseconds.
@@ -289,8 +289,7 @@ impl Lease {
                 None if wiped => Duration::ZERO,
                 None => Duration::MAX,
             };
-            let kept = !known.is_empty() && !wiped;
-            beginnings.push((*shard, Beginning { data_age, reaped, kept }));
+            beginnings.push((*shard, Beginning { data_age, reaped }));
         }
         let counts = match pipeline.is_empty() {
             true => None,

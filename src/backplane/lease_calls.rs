@@ -20,8 +20,6 @@ pub(super) struct Beginning {
     pub(super) data_age: Duration,
     /// Other nodes counted the former incarnation as dead, and announced the departure of its users.
     pub(super) reaped: bool,
-    /// Redis has the data that this node knew, perhaps as they were earlier: it was not wiped meanwhile.
-    pub(super) kept: bool,
 }
 
 /// A mode of `renew.lua`.

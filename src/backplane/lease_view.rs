@@ -17,15 +17,11 @@ use super::{
 /// Longest remaining lease of another node that is believed; NODE_LEASE is at most 10 minutes.
 const LEASE_MAX: Duration = Duration::from_secs(3_600);
 
-/// Maximum number of former incarnations of this node that are kept. What older ones left is removed when their leases end.
-const FORMERS_MAX: usize = 8;
-
 /// This node's lease in a shard, and its view of the others.
 #[derive(Debug)]
 pub(super) struct ShardView {
     pub(super) me: Incarnation,
-    /// The incarnations before, oldest first, each with the time at which it ended; at most [`FORMERS_MAX`].
-    formers: Vec<(Incarnation, Instant)>,
+    pub(super) former: Option<Incarnation>,
     /// The epoch in which this node acquired its lease; empty before it was read.
     pub(super) epoch: String,
     pub(super) others: Vec<(Incarnation, Instant)>,
@@ -42,7 +38,7 @@ impl ShardView {
     /// Before a lease was acquired.
     pub(super) fn new(me: Incarnation) -> Self {
         let (epoch, others, expired) = (String::new(), Vec::new(), HashSet::new());
-        Self { me, formers: Vec::new(), epoch, others, held_until: None, ends_at: 0, expired }
+        Self { me, former: None, epoch, others, held_until: None, ends_at: 0, expired }
     }
 
     /// Takes over a reply of `renew.lua`, which was called at `asked_at` to renew, or to acquire under a `new` incarnation. True if
@@ -55,10 +51,7 @@ impl ShardView {
         length: Duration,
     ) -> bool {
         if let Some(new) = new {
-            if self.formers.len() >= FORMERS_MAX {
-                self.formers.remove(0);
-            }
-            self.formers.push((std::mem::replace(&mut self.me, new.clone()), Instant::now()));
+            self.former = Some(std::mem::replace(&mut self.me, new.clone()));
         }
         let now = Instant::now();
         let others = leases.into_iter().filter(|(Lossy(other), _)| other != self.me.as_str());
@@ -79,13 +72,6 @@ impl ShardView {
             self.epoch = epoch;
         }
         removed
-    }
-
-    /// The former incarnations of this node whose leases may not be over: each ends at most one length after its incarnation, and
-    /// may be found to be over as late again.
-    pub(super) fn formers(&self, length: Duration) -> Vec<Incarnation> {
-        let recent = self.formers.iter().filter(|(_, ended)| ended.elapsed() < 2 * length);
-        recent.map(|(incarnation, _)| incarnation.clone()).collect()
     }
 
     /// Nodes that missed a renewal or whose lease has expired.
@@ -125,27 +111,5 @@ pub(super) struct View {
 impl View {
     pub(super) fn of(&mut self, shard: Shard) -> &mut ShardView {
         &mut self.shards[shard.index()]
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn incarnation(number: usize) -> Incarnation {
-        Incarnation::parse(&format!("node#0123456789ab.{number:016x}")).unwrap()
-    }
-
-    #[test]
-    fn every_former_incarnation_is_known_until_its_lease_is_over() {
-        let (mut view, length) = (ShardView::new(incarnation(0)), Duration::from_secs(60));
-        assert_eq!(view.formers(length), []);
-        for number in 1..=FORMERS_MAX + 1 {
-            let reply = (1, 0, Lossy(String::new()), Vec::new());
-            view.note(Some(&incarnation(number)), reply, Instant::now(), length);
-        }
-        let kept: Vec<_> = (1..=FORMERS_MAX).map(incarnation).collect();
-        assert_eq!((view.formers(length), &view.me), (kept, &incarnation(FORMERS_MAX + 1)));
-        assert_eq!(view.formers(Duration::ZERO), []);
     }
 }

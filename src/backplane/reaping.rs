@@ -1,4 +1,4 @@
-//! Removal of what a dead node, or former incarnations of this one, left in Redis.
+//! Removal of what a dead node, or a former incarnation of this one, left in Redis.
 
 use std::time::Duration;
 
@@ -57,14 +57,12 @@ impl Departures {
         Ok(())
     }
 
-    /// Removes what this node's former incarnations left in a shard of users who are not connected here. A Redis that was set back to
-    /// older data names users who left since; else only late commands leave something. The leases of the former incarnations
-    /// stay, so that later commands are found when they end.
+    /// Removes what this node's former incarnation left in a shard of users who are not connected here. A Redis that was set back to
+    /// older data names users who left since; else only late commands leave something. The lease of the former incarnation
+    /// stays, so that later ones are found when it ends.
     pub(super) async fn remove_former(&self, shard: Shard) -> Result<(), LinkError> {
-        let mut removed = 0;
-        for former in self.lease.incarnations(shard).1 {
-            removed += self.remove_users(shard, &former, |user| !self.local.is_connected(user)).await?;
-        }
+        let (_, Some(former)) = self.lease.incarnations(shard) else { return Ok(()) };
+        let removed = self.remove_users(shard, &former, |user| !self.local.is_connected(user)).await?;
         if removed > 0 {
             tracing::info!(removed, "removed connections that ended, and that Redis named again");
         }
@@ -98,7 +96,7 @@ impl Departures {
         }
         let mut pipeline = Pipeline::new();
         for user in &users {
-            sync_call(&mut pipeline, self.link.keys(), (user, ""), (node, &[]), None, Duration::ZERO);
+            sync_call(&mut pipeline, self.link.keys(), (user, ""), (node, None), None, Duration::ZERO);
             self.registry.claim(&mut pipeline, user);
         }
         let mut replies = self.link.run(Op::Reap, node.as_str(), &pipeline).await?;

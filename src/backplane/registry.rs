@@ -299,7 +299,7 @@ impl Registry {
         let (mut pipeline, mut shares) = (Pipeline::new(), Vec::with_capacity(users.len()));
         for (user, unwritten) in users {
             let (share, announced, shard) = (self.local.share(user), unwritten.announced, keys.shard_of(user));
-            let (me, formers) = shards.entry(shard).or_insert_with(|| self.lease.incarnations(shard));
+            let (me, former) = shards.entry(shard).or_insert_with(|| self.lease.incarnations(shard));
             let change = if share.is_some() { "SADD" } else { "SREM" };
             pipeline.cmd(change).arg(keys.node_users(shard, me)).arg(user.as_str());
             let grace = if announced { Duration::ZERO } else { self.grace };
@@ -308,7 +308,7 @@ impl Registry {
             }
             let index = pipeline.len();
             let name = share.as_ref().map_or_else(String::new, |share| self.names.signed(user, &share.name));
-            sync_call(&mut pipeline, keys, (user, &name), (me, formers), share.as_ref(), grace);
+            sync_call(&mut pipeline, keys, (user, &name), (me, former.as_ref()), share.as_ref(), grace);
             if announced {
                 self.claim(&mut pipeline, user);
             }

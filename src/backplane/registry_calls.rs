@@ -68,19 +68,17 @@ impl Synced {
     }
 }
 
-/// Adds a call of `sync.lua`; the name is signed. Connections of the user that the former incarnations left are removed, and
-/// without a share those of the current one too.
+/// Adds a call of `sync.lua`; the name is signed. Without a share it removes both incarnations' connections of the user.
 pub(super) fn sync_call(
     pipeline: &mut Pipeline,
     keys: &Keys,
     (user, name): (&UserId, &str),
-    (me, formers): (&Incarnation, &[Incarnation]),
+    (me, former): (&Incarnation, Option<&Incarnation>),
     share: Option<&Share>,
     grace: Duration,
 ) {
     let connections = share.map_or(&[][..], |share| &share.connections);
-    let formers: Vec<&str> = formers.iter().map(Incarnation::as_str).collect();
-    let call = SYNC.call(pipeline, &keys.entry(user)).arg(me.as_str()).arg(formers.join(" "));
+    let call = SYNC.call(pipeline, &keys.entry(user)).arg(me.as_str()).arg(former.map_or("", Incarnation::as_str));
     call.arg(name).arg(micros(grace)).arg(ENTRY_TTL).arg(connections.len());
     for Held { id, since, dialect, scope: of, .. } in connections {
         call.arg(id.to_string()).arg(opened(*since, dialect)).arg(scope(of));

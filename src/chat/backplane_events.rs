@@ -41,7 +41,7 @@ impl BackplaneEvents {
             BackplaneEvent::Hints(hints) => self.hints.receive(hints),
             BackplaneEvent::Missed => {
                 self.reconciler.compare_soon();
-                self.hints.note_lost();
+                self.hints.check_soon();
                 self.present.compare_soon();
             }
             BackplaneEvent::Doubtful(logs) => self.reconciler.compare_logs_soon(logs),

@@ -261,11 +261,6 @@ impl Connection {
         self.lock().former.all_dropped().map(|(id, dropped)| (id.clone(), dropped.has)).collect()
     }
 
-    /// True if more automatic joins were given up than are remembered.
-    pub(super) fn forgot_joins(&self) -> bool {
-        self.lock().former.forgot
-    }
-
     /// Forgets a join that was given up, since the user left.
     pub(super) fn forget_dropped(&self, conversation: &ConversationId) {
         self.lock().former.forget_dropped(conversation);

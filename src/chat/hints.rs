@@ -7,14 +7,9 @@
 //! through the store says which conversations grew, and every node goes through the members for its own sockets.
 //!
 //! A hint may be lost. The next message brings another; given-up joins are also compared with the store: rarely, and every
-//! second while nodes relay through the store. A socket that gave up more than it remembers is told of the conversations
-//! where its user has not received what was stored lately.
+//! second while nodes relay through the store.
 
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use tokio::{
     sync::Notify,
@@ -55,8 +50,6 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 const CHECK_INTERVAL: Duration = Duration::from_secs(30);
 /// The same interval while nodes relay through the store.
 const RELAYED_CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// Time before the last search for messages of forgotten joins that the next one covers too: a hint of it may have been on its way.
-const SEARCHED_AGAIN: Duration = Duration::from_secs(5);
 /// Logs per comparison.
 const LOGS_PER_READ: usize = 500;
 
@@ -72,7 +65,6 @@ pub(super) struct Hints {
     sockets: HintedSockets,
     waiting: Waiting,
     check: Notify,
-    lost: Notify,
 }
 
 impl Hints {
@@ -84,8 +76,7 @@ impl Hints {
         grown: Arc<Grown>,
     ) -> Self {
         let (sockets, waiting) = (HintedSockets::new(metrics.clone()), Waiting::new(metrics.clone()));
-        let (check, lost) = (Notify::new(), Notify::new());
-        Self { store, backplane, degrade, metrics, limit, grown, sockets, waiting, check, lost }
+        Self { store, backplane, degrade, metrics, limit, grown, sockets, waiting, check: Notify::new() }
     }
 
     /// Begins to give hints to a registered connection. Every message that is stored from now on in a conversation of its
@@ -99,14 +90,9 @@ impl Hints {
         self.sockets.remove(&connection.user, connection.id());
     }
 
-    /// Requests a comparison of given-up joins with the store.
+    /// Requests a comparison with the store, because hints may have been lost.
     pub(super) fn check_soon(&self) {
         self.check.notify_one();
-    }
-
-    /// Requests a comparison of all joins with the store, also of those that sockets forgot, because hints may have been lost.
-    pub(super) fn note_lost(&self) {
-        self.lost.notify_one();
     }
 
     /// Accepts hints for users of this node.
@@ -214,25 +200,17 @@ impl Hints {
     async fn compare_rounds(&self) {
         let mut ticks = interval(RELAYED_CHECK_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let (mut checked_at, mut searched_at) = (Instant::now(), Instant::now());
+        let mut checked_at = Instant::now();
         loop {
-            let (asked, lost) = tokio::select! {
-                _ = ticks.tick() => (false, false),
-                () = self.check.notified() => (true, false),
-                () = self.lost.notified() => (true, true),
+            let asked = tokio::select! {
+                _ = ticks.tick() => false,
+                () = self.check.notified() => true,
             };
             if !asked && !self.degrade.relays() && checked_at.elapsed() < CHECK_INTERVAL {
                 continue;
             }
             checked_at = Instant::now();
-            let sockets = self.sockets.all();
-            if lost || searched_at.elapsed() >= CHECK_INTERVAL {
-                match self.search(&sockets, searched_at.elapsed() + SEARCHED_AGAIN).await {
-                    Ok(()) => searched_at = checked_at,
-                    Err(error) => tracing::debug!(%error, "forgotten joins can't be compared; retrying later"),
-                }
-            }
-            for connection in sockets {
+            for connection in self.sockets.all() {
                 if connection.outbox.is_closed() {
                     // Its end came while it was added.
                     self.forget(&connection);
@@ -241,23 +219,6 @@ impl Hints {
                 }
             }
         }
-    }
-
-    /// Signals to the sockets that forgot joins where their users have not received what was stored within `span`. What another
-    /// device of a user received is not found.
-    async fn search(&self, sockets: &[Arc<Connection>], span: Duration) -> Result<(), StoreError> {
-        let users: HashSet<&UserId> =
-            sockets.iter().filter(|socket| socket.forgot_joins()).map(|socket| &socket.user).collect();
-        for user in users {
-            for (conversation, _) in self.store.undelivered(user, span).await? {
-                for connection in self.sockets.of(user) {
-                    if connection.forgot_joins() && connection.lacks(&conversation) {
-                        hint(&connection, &conversation);
-                    }
-                }
-            }
-        }
-        Ok(())
     }
 
     /// Compares the conversations that a connection should listen to but does not with the store.

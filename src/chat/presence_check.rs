@@ -22,7 +22,7 @@ use super::{
     shown::Shown,
 };
 use crate::{
-    backplane::{Backplane, Listeners, RegistryState},
+    backplane::{Backplane, Listeners},
     degrade::{Degrade, Feature, Mode},
     metrics::Metrics,
     model::{Clock, ConversationId, Ephemeral, EphemeralEvent, Event, LogId, Status, UserId},
@@ -105,7 +105,7 @@ impl PresenceCheck {
                 () = self.present.comparison_asked() => self.compare_until_done().await,
                 doubtful = self.shown().doubtful() => {
                     // What can't be compared now is compared with all the rest.
-                    let _compared = self.compare(doubtful, self.backplane.registry_state()).await;
+                    let _compared = self.compare(doubtful, self.backplane.registry_is_complete()).await;
                     continue;
                 }
             }
@@ -116,15 +116,15 @@ impl PresenceCheck {
     /// Compares every conversation, and again until the registry is complete and nothing lacked.
     async fn compare_until_done(&self) {
         loop {
-            let state = self.backplane.registry_state();
-            let compared = self.compare(self.shown().conversations(), state).await;
-            if state.is_complete && compared {
+            let complete = self.backplane.registry_is_complete();
+            let compared = self.compare(self.shown().conversations(), complete).await;
+            if complete && compared {
                 break;
             }
-            if state.is_complete {
+            if complete {
                 sleep(RETRY).await;
             }
-            while !self.backplane.registry_state().tells_more_than(state) || self.lacks_store() {
+            while !self.backplane.registry_is_complete() || self.lacks_store() {
                 sleep(WAIT).await;
             }
         }
@@ -134,10 +134,10 @@ impl PresenceCheck {
         self.degrade.mode(Feature::History) == Mode::Refused
     }
 
-    /// Compares conversations. Departures are told only if the registry is complete, and arrivals unless it may name users who
-    /// left: at the begin, in `state`, and at the end. Returns false if a difference could not be settled, for want of Redis or of
-    /// the store.
-    async fn compare(&self, conversations: Vec<ConversationId>, state: RegistryState) -> bool {
+    /// Compares conversations. Departures are told only if the registry is `complete`, and arrivals unless it may name users who
+    /// left. Returns false if a difference could
+    /// not be settled, for want of Redis or of the store.
+    async fn compare(&self, conversations: Vec<ConversationId>, complete: bool) -> bool {
         #[cfg(feature = "faults")]
         if crate::faults::has(crate::faults::Fault::PresenceNotCompared) {
             return true;
@@ -146,19 +146,19 @@ impl PresenceCheck {
             return false;
         }
         let groups: Vec<_> = conversations.chunks(GROUP).map(<[_]>::to_vec).collect();
-        let doubts = stream::iter(groups).map(|group| self.doubts(group, state)).buffer_unordered(GROUPS_AT_ONCE);
+        let doubts = stream::iter(groups).map(|group| self.doubts(group, complete)).buffer_unordered(GROUPS_AT_ONCE);
         let doubts: Vec<Doubt> = doubts.concat().await;
         if doubts.is_empty() {
             return true;
         }
         sleep(SETTLE).await;
-        let settled = stream::iter(doubts).map(|doubt| self.settle(doubt, state)).buffer_unordered(AT_ONCE);
+        let settled = stream::iter(doubts).map(|doubt| self.settle(doubt, complete)).buffer_unordered(AT_ONCE);
         settled.fold(true, async |all, settled| all && settled).await
     }
 
     /// Looks for possible differences in a group of conversations. Those that are returned must be
     /// [settled](Self::settle).
-    async fn doubts(&self, group: Vec<ConversationId>, state: RegistryState) -> Vec<Doubt> {
+    async fn doubts(&self, group: Vec<ConversationId>, complete: bool) -> Vec<Doubt> {
         let begin = |conversation: ConversationId| {
             let shown = self.shown().begin_read(&conversation)?;
             Some((conversation, shown))
@@ -168,9 +168,9 @@ impl PresenceCheck {
         let mut found: Vec<Doubt> = Vec::with_capacity(conversations.len());
         for ((conversation, shown), Listeners { users, .. }) in conversations.into_iter().zip(shown).zip(listeners) {
             let present: HashSet<UserId> = users.into_iter().collect();
-            let lacks = state.is_complete && shown.keys().any(|user| !present.contains(user));
+            let lacks = complete && shown.keys().any(|user| !present.contains(user));
             let mut unseen: Vec<_> = present.into_iter().filter(|user| !shown.contains_key(user)).collect();
-            if !self.shown().has_room(shown.len()) || state.may_be_old {
+            if !self.shown().has_room(shown.len()) || self.backplane.registry_may_be_old() {
                 // Users who can't be kept would be told again in each comparison.
                 unseen.clear();
             }
@@ -192,13 +192,12 @@ impl PresenceCheck {
 
     /// Reads the truth about one conversation, and tells the difference to this node's listeners. Returns false if it can't
     /// be read.
-    async fn settle(&self, doubt: Doubt, before: RegistryState) -> bool {
+    async fn settle(&self, doubt: Doubt, complete: bool) -> bool {
         let Doubt { conversation, shown, unseen, .. } = doubt;
         let users: Vec<UserId> = shown.keys().cloned().chain(unseen).collect();
         let listening = self.backplane.listening(&conversation, &users).await;
         let (online, statuses) = (self.backplane.online(&users).await, self.statuses(&users).await);
         let names = self.names(&users).await;
-        let state = self.backplane.registry_state().since(before);
         let touched = self.shown().end_read(&conversation);
         let (Some(listening), Some(statuses)) = (listening, statuses) else { return false };
         let mut events = Vec::new();
@@ -209,8 +208,8 @@ impl PresenceCheck {
             let name = name.unwrap_or_else(|| user.as_str().into());
             let present = listening && status != Status::Invisible;
             match shown.get(&user) {
-                None if present && !state.may_be_old => events.extend(arrival_events(user, name, status)),
-                Some(_) if !present && (state.is_complete || listening) => {
+                None if present => events.extend(arrival_events(user, name, status)),
+                Some(_) if !present && (complete || listening) => {
                     events.push(Ephemeral::Listening { user: user.clone(), name, active: false });
                     if !online || status == Status::Invisible {
                         events.push(Ephemeral::Presence { user, online: false, status: Status::Online });
@@ -223,8 +222,7 @@ impl PresenceCheck {
             }
         }
         self.tell(&conversation, events);
-        // Else an era began meanwhile, and all is compared once more.
-        state == self.backplane.registry_state()
+        true
     }
 
     /// Tells listeners on this node, as if another node had told it.

@@ -1,14 +1,12 @@
 -- Replaces one node's part of a user's registry entry with the given state. Serves four cases: registering in a new
 -- era, repairing after a failed call, the half-hourly renewal, and (with no connections) reaping a dead node.
--- KEYS[1] the entry. ARGV: incarnation, former ones (separated by spaces), signed name, grace in microseconds, TTL in seconds,
+-- KEYS[1] the entry. ARGV: incarnation, former incarnation or '', signed name, grace in microseconds, TTL in seconds,
 -- number of connections, then for each its id, time of its opening and dialect, conversation or ''; then pairs of conversation and the ids
 -- of its listeners, separated by spaces.
 -- Connections that gave way to others meanwhile (field g) are not written.
 -- Returns {1 if the user was online, connections removed, all connections now, {conversations new to the entry},
 -- connections that gave way (ids, each followed by a space)}.
-local me, own, name, ttl, count = ARGV[1], {}, ARGV[3], ARGV[5], tonumber(ARGV[6])
-own[me] = true
-for former in string.gmatch(ARGV[2], '%S+') do own[former] = true end
+local me, former, name, ttl, count = ARGV[1], ARGV[2], ARGV[3], ARGV[5], tonumber(ARGV[6])
 local time = redis.call('TIME')
 local due = string.format('%.0f', time[1] * 1000000 + time[2] + ARGV[4])
 
@@ -25,7 +23,7 @@ local mine, others, lines, removed = {}, {}, '', 0
 for i = 7, 6 + 3 * count, 3 do mine[ARGV[i]] = true end
 for line, id, holder in string.gmatch(entry['c'] or '', '((%S+) (%S+) [^\n]*\n)') do
   if not mine[id] then
-    if own[holder] then
+    if holder == me or holder == former then
       removed = removed + 1
     else
       others[id] = true
@@ -37,7 +35,7 @@ local gave_way, given, held = {}, '', ''
 for line, id, holder in string.gmatch(entry['g'] or '', '((%S+) (%S+)\n)') do
   if mine[id] then
     gave_way[id], given, held = true, given .. id .. ' ', held .. id .. ' ' .. me .. '\n'
-  elseif not own[holder] then
+  elseif holder ~= me and holder ~= former then
     held = held .. line
   end
 end

@@ -41,8 +41,7 @@ fn an_era_begins_on_its_own_connections() {
             }
         });
         for _ in 0..ERAS {
-            watchdog
-                .enter(Vec::new(), &[(Shard::HOME, Beginning { data_age: Duration::MAX, reaped: false, kept: false })]);
+            watchdog.enter(Vec::new(), &[(Shard::HOME, Beginning { data_age: Duration::MAX, reaped: false })]);
         }
     });
 }

@@ -187,7 +187,7 @@ async fn slots_that_move_under_load_lose_nobody_and_begin_no_era() {
     let mut nodes = pair(&cluster).await;
     let users = connect_users(&nodes, "user", 60).await;
     let settled = nodes[0].backplane.registry_version();
-    nodes[0].until("the registry to be complete", async || nodes[0].backplane.registry_state().is_complete).await;
+    nodes[0].until("the registry to be complete", async || nodes[0].backplane.registry_is_complete()).await;
     let era = nodes[0].backplane.registry_version();
     assert!(settled.is_none() || settled == era);
     for n in 0..MANY {
